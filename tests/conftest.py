@@ -1,0 +1,60 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "drosophila-vnc"
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what the program remembers between runs out of the user's own folders."""
+    for name in ("HOME", "CACHE", "CONFIG"):
+        monkeypatch.setenv(f"DROSOSEG_{name}", str(tmp_path / f"drososeg-{name.lower()}"))
+    monkeypatch.delenv("DROSOSEG_DATA", raising=False)
+
+
+@pytest.fixture(scope="session")
+def vnc() -> Path:
+    """Folder of the public stack with its labels, in the layout of the original."""
+    folder = Path(os.environ.get("DROSOSEG_TEST_DATA", DATA))
+    if not folder.is_dir():
+        pytest.skip(f"the public Drosophila VNC stack is not at {folder} (set DROSOSEG_TEST_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a very narrow U-Net with fixed random weights, for tests that need speed, not sense."""
+    import torch
+
+    from napari_drososeg.checkpoint import NetworkSpec, save_checkpoint
+    from napari_drososeg.classes import DROSOPHILA_CLASSES
+    from napari_drososeg.data import Normalisation
+    from napari_drososeg.models import create_model, find_architecture
+
+    arguments = {"width": 0.0625}
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = create_model("unet", 3, **arguments)
+    unet = find_architecture("unet")
+    spec = NetworkSpec(
+        name="tiny",
+        title="Tiny U-Net",
+        architecture="unet",
+        arguments=arguments,
+        classes=DROSOPHILA_CLASSES,
+        normalisation=Normalisation(),
+        pixel_size=4.6,
+        stride=unet.stride,
+        receptive_field=unet.receptive_field,
+        global_context=False,
+        halo=32,
+        licence="CC0-1.0",
+        training={"data": "none: random weights", "sections": ""},
+    )
+    return save_checkpoint(tmp_path_factory.mktemp("zoo") / "tiny.safetensors", model.state_dict(), spec)
