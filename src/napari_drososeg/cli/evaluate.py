@@ -1,0 +1,176 @@
+"""``drososeg evaluate``: labels against truth."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_drososeg.cli import console
+from napari_drososeg.cli.options import Json, Quiet, check_choice, parse_sections
+from napari_drososeg.errors import DrososegError
+
+if TYPE_CHECKING:
+    from napari_drososeg.classes import ClassTable
+    from napari_drososeg.evaluation import Evaluation
+
+
+def evaluate(
+    labels: Annotated[Path, typer.Argument(metavar="PRED", help="Labels to judge: file, folder or zarr.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Labels that are right.")],
+    sections: Annotated[
+        str | None,
+        typer.Option(
+            help="Sections of TRUTH to compare, e.g. 13-15: the same numbers of PRED, or all of PRED in order where "
+            "it has as many sections as listed. 0-2:13-15 pairs PRED with TRUTH."
+        ),
+    ] = None,
+    truth_format: Annotated[
+        str, typer.Option(help="Values in TRUTH: classes (1, 2, 3), vnc (raw public data set), or auto.")
+    ] = "auto",
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Network whose class table names the labels.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the scores of every section to this CSV file.")] = None,
+    error_map: Annotated[
+        Path | None, typer.Option(help="Write a picture with wrong pixels in yellow (.tif, or .png for one section).")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Compare labels with truth.
+
+    Prints IoU, F1 (which is Dice), accuracies and the confusion matrix. Pixels without truth (0) are
+    not counted; pixels left unlabelled by PRED are wrong.
+    """
+    check_choice("--truth-format", truth_format, ("auto", "classes", "vnc"))
+    from napari_drososeg import evaluation
+    from napari_drososeg.io import read_labels
+
+    said, right = read_labels(labels), read_labels(truth)
+    classes = class_table(model, said.classes or right.classes)
+    pairs = parse_pairs(sections, said.shape[0], right.shape[0])
+    # Found once here, so that the error map does not read all the truth again to find out.
+    known = truth_format
+    if known == "auto":
+        known = evaluation.detect_truth_format(right, classes, [z for _, z in pairs])
+    with console.Bar(shown=not (quiet or json)) as bar:
+        bar.start("comparing", len(pairs))
+        result = evaluation.evaluate(
+            said,
+            right,
+            classes,
+            pairs=pairs,
+            truth_format=known,  # type: ignore[arg-type]  # checked above
+            progress=lambda _done, _total: bar.advance(),
+        )
+    notify = console.notifier(quiet)
+    for notice in result.notices:
+        notify(notice)
+    if error_map is not None:
+        maps = evaluation.error_maps(
+            said,
+            right,
+            classes,
+            pairs=pairs,
+            truth_format=known,  # type: ignore[arg-type]
+        )
+        evaluation.write_error_maps(error_map, maps, (len(pairs), *right.shape[1:]))
+    if csv is not None:
+        write_csv(csv, result)
+    if json:
+        console.print_json({"labels": str(labels), "truth": str(truth), "truth_format": known, **result.to_dict()})
+    else:
+        show(result)
+
+
+def class_table(model: str | None, written: ClassTable | None) -> ClassTable:
+    """Return the class table of a network, or else the one written in a file, or else that of the shipped ones."""
+    if model is None:
+        from napari_drososeg.classes import DROSOPHILA_CLASSES
+
+        return written or DROSOPHILA_CLASSES
+    from napari_drososeg.checkpoint import load_spec
+    from napari_drososeg.zoo import find_network
+
+    return load_spec(find_network(model)).classes
+
+
+def parse_pairs(text: str | None, n_labels: int, n_truth: int) -> list[tuple[int, int]]:
+    """Read ``--sections`` of evaluate: nothing, sections of the truth, or ``PRED:TRUTH`` sections.
+
+    Raises
+    ------
+    DrososegError
+        If it cannot be read or does not fit the stacks.
+    """
+    from napari_drososeg.evaluation import pair_sections
+
+    if text is None:
+        return pair_sections(n_labels, n_truth)
+    if ":" not in text:
+        return pair_sections(n_labels, n_truth, parse_sections(text))
+    ours, _, theirs = text.partition(":")
+    left, right = parse_sections(ours), parse_sections(theirs)
+    if len(left) != len(right):
+        raise DrososegError(f"--sections {text} pairs {len(left)} sections with {len(right)}; give as many of both.")
+    return list(zip(left, right, strict=True))
+
+
+def show(result: Evaluation) -> None:
+    """Print the tables of an evaluation."""
+    out = console.stdout_console()
+    pooled, averaged = result.pooled, result.averaged
+    n = len(result.sections)
+    scores = console.table(
+        f"{n} section{'s' if n > 1 else ''}, pooled", "class", "IoU", "F1 = Dice", "precision", "recall", "pixels"
+    )
+    truth_pixels = result.confusion.sum(axis=1)
+    for i, name in enumerate(result.classes.names):
+        row = (pooled.iou[i], pooled.f1[i], pooled.precision[i], pooled.recall[i])
+        scores.add_row(name, *(number(v) for v in row), f"{truth_pixels[i]:,}")
+    out.print(scores)
+    means = console.table(None, "", "mean IoU", "mean F1 = Dice", "pixel accuracy", "mean pixel accuracy")
+    for title, s in (("pooled", pooled), ("mean over sections", averaged)):
+        values = (s.mean_iou, s.mean_f1, s.pixel_accuracy, s.mean_pixel_accuracy)
+        means.add_row(title, *(number(v) for v in values))
+    out.print(means)
+    confusion = console.table("Share of each true class (rows) by label", "truth", *result.classes.names, "unlabelled")
+    for name, row in zip(result.classes.names, result.confusion, strict=True):
+        total = row.sum()
+        confusion.add_row(name, *(console.percent(v / total if total else None) for v in row))
+    out.print(confusion)
+
+
+def number(value: float) -> str:
+    """Write a score with four digits; a dash where it is not defined."""
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def write_csv(path: Path, result: Evaluation) -> None:
+    """Write one row per section and class, then pooled and averaged rows."""
+    import csv
+
+    fields = ["labels_section", "truth_section", "class", "iou", "f1", "dice", "precision", "recall", "pixels"]
+    rows: list[list[Any]] = []
+    groups = [(s.labels_section, s.truth_section, s.scores) for s in result.sections]
+    for first, second, scores in [*groups, ("pooled", "pooled", result.pooled), ("mean", "mean", result.averaged)]:
+        data = scores.to_dict()
+        for i, name in enumerate(result.classes.names):
+            rows.append([first, second, name, *(_cell(data[f][i]) for f in fields[3:8]), data["pixels"]])
+        rows.append(
+            [first, second, "mean of classes"]
+            + [_cell(data[f]) for f in ("mean_iou", "mean_f1", "mean_dice")]
+            + ["", _cell(data["mean_pixel_accuracy"]), data["pixels"]]
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(fields)
+        writer.writerows(rows)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"

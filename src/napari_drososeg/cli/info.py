@@ -1,0 +1,118 @@
+"""``drososeg info``: what a stack is, and what the networks would make of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_drososeg.cli import console
+from napari_drososeg.cli.options import Json
+
+if TYPE_CHECKING:
+    from napari_drososeg.io import Stack
+    from napari_drososeg.zoo import NetworkCard
+
+
+def info(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Stack: file, zarr, or folder of sections.")],
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Pixel size of IN in nm, where its file does not say or is wrong.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show what a stack is and how long it would take.
+
+    Size, type, voxel size; for each network whether it would rescale the stack, and how long it takes here.
+    """
+    from napari_drososeg.io import read_stack
+    from napari_drososeg.zoo import list_networks
+
+    stack = read_stack(source)
+    facts = describe(stack, source)
+    plans = [plan(stack, card, pixel_size) for card in list_networks() if card.path is not None]
+    if json:
+        console.print_json({**facts, "networks": plans})
+        return
+    out = console.stdout_console()
+    table = console.table(None, "", "")
+    table.show_header = False
+    table.columns[1].justify = "left"
+    for heading, value in rows(facts):
+        table.add_row(heading, value)
+    out.print(table)
+    for notice in stack.notices:
+        console.say(notice, dim=True)
+    times = console.table("Networks", "name", "pixel size", "this stack is", "expected time")
+    for each in plans:
+        expected = each["seconds"]
+        scale = each["scale"]
+        times.add_row(
+            each["name"],
+            f"{each['pixel_size']:g} nm",
+            "used as it is" if scale == 1 else f"rescaled by {scale:.2f}",
+            "not measured yet" if expected is None else f"about {console.duration(expected)}",
+        )
+    if plans:
+        out.print(times)
+
+
+def describe(stack: Stack, source: Path) -> dict[str, Any]:
+    """Return what is known of a stack as JSON-ready data."""
+    return {
+        "path": str(source),
+        "name": stack.name,
+        "shape": list(stack.shape),
+        "dtype": str(stack.dtype),
+        "voxel_size_nm": list(stack.voxel_size),
+        "bytes_on_disk": size_on_disk(source),
+        "bytes_in_memory": int(stack.dtype.itemsize) * stack.shape[0] * stack.shape[1] * stack.shape[2],
+        "labels_classes": None if stack.classes is None else list(stack.classes.names),
+        "notices": list(stack.notices),
+    }
+
+
+def rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the facts as pairs of a heading and a text."""
+    z, y, x = facts["shape"]
+    voxel = [f"{v:g}" if v is not None else "unknown" for v in facts["voxel_size_nm"]]
+    found = [
+        ("stack", facts["name"]),
+        ("sections", f"{z}"),
+        ("section", f"{x} x {y} pixels (width x height)"),
+        ("type", facts["dtype"]),
+        ("voxel size", f"{' x '.join(voxel)} nm (z, y, x)" if set(voxel) != {"unknown"} else "unknown"),
+        ("on disk", console.file_size(facts["bytes_on_disk"])),
+        ("in memory", console.file_size(facts["bytes_in_memory"])),
+    ]
+    if facts["labels_classes"]:
+        found.append(("labels of", ", ".join(facts["labels_classes"])))
+    return found
+
+
+def size_on_disk(path: Path) -> int:
+    """Return the bytes of a file, or of all files in a folder."""
+    if path.is_file():
+        return path.stat().st_size
+    return sum((Path(folder) / name).stat().st_size for folder, _, names in os.walk(path) for name in names)
+
+
+def plan(stack: Stack, card: NetworkCard, pixel_size: float | None) -> dict[str, Any]:
+    """Return what one network would do with a stack: whether it is rescaled, and how long it takes here."""
+    from napari_drososeg.inference import estimate_seconds
+    from napari_drososeg.inference.predict import RESCALE_ABOVE
+
+    assert card.spec is not None  # it is on this machine
+    assert card.path is not None
+    size = pixel_size or stack.pixel_size
+    factor = 1.0 if size is None else size / card.spec.pixel_size
+    scale = factor if max(factor, 1 / factor) > RESCALE_ABOVE else 1.0
+    pixels = round(stack.shape[0] * stack.shape[1] * stack.shape[2] * scale**2)
+    return {
+        "name": card.name,
+        "pixel_size": card.spec.pixel_size,
+        "scale": scale,
+        "seconds": estimate_seconds(card.path, pixels),
+    }

@@ -1,0 +1,66 @@
+"""Tables at the end of a command: areas per class, and what became of each item."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from napari_drososeg.cli import console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from napari_drososeg.cli.items import Job
+    from napari_drososeg.cli.run_item import Outcome
+
+
+def area_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
+    """Return a table of class areas; µm² only where the pixel size is known."""
+    known = all(row["um2"] is not None for row in rows)
+    made = console.table(title, "class", "pixels", "area", *(["µm²"] if known else []))
+    for row in rows:
+        cells = [f"{row['pixels']:,}", console.percent(row["fraction"])]
+        made.add_row(row["name"], *cells, *([f"{row['um2']:.2f}"] if known else []))
+    return made
+
+
+def merged(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Add up the areas of several items; µm² is unknown where one of them does not know it."""
+    total: dict[str, dict[str, Any]] = {}
+    for outcome in outcomes:
+        for row in outcome.areas:
+            sums = total.setdefault(row["name"], {"name": row["name"], "pixels": 0, "um2": 0.0})
+            sums["pixels"] += row["pixels"]
+            both = sums["um2"] is not None and row["um2"] is not None
+            sums["um2"] = sums["um2"] + row["um2"] if both else None
+    everything = sum(row["pixels"] for row in total.values())
+    for row in total.values():
+        row["fraction"] = row["pixels"] / everything if everything else 0.0
+    return list(total.values())
+
+
+def show_outcomes(outcomes: Sequence[Outcome], job: Job, description: str) -> None:
+    """Print the end of a ``predict`` command."""
+    from rich.markup import escape
+
+    out = console.stdout_console()
+    finished = [o for o in outcomes if o.state == "done"]
+    if finished:
+        out.print(area_table(merged(finished)))
+    seconds = sum(o.seconds for o in finished)
+    pixels = sum(row["pixels"] for o in finished for row in o.areas)
+    speed = f", {pixels / seconds / 1e6:.2f} Mpx/s" if seconds > 0 else ""
+    where = f" on {description}" if description else ""
+    if job.folder is None:
+        only = outcomes[0]
+        if only.state == "skipped":
+            out.print(f"{escape(str(only.target))} is done already", soft_wrap=True)
+        elif only.shape is not None:
+            z, y, x = only.shape
+            took = f"{console.duration(seconds)}{speed}{where}"
+            out.print(f"{escape(str(only.target))}: {z} x {y} x {x} (z, y, x), {took}", soft_wrap=True)
+        return
+    counts = [f"{sum(o.state == state for o in outcomes)} {state}" for state in ("done", "skipped", "failed")]
+    shown = ", ".join(c for c in counts if not c.startswith("0 "))
+    took = f"; {console.duration(seconds)}{speed}{where}" if finished else ""
+    out.print(f"{escape(str(job.folder))}: {shown}{took}", soft_wrap=True)

@@ -1,0 +1,43 @@
+"""Labels against truth, and how much of each class there is: read section by section, never whole.
+
+`evaluate` compares two stacks of labels; its `Evaluation` has the scores pooled over all sections, and
+averaged. `error_map` draws where they differ. `ClassAreas` counts the pixels of each class.
+"""
+
+from __future__ import annotations
+
+from napari_drososeg.evaluation.areas import ClassAreas, pixel_area
+from napari_drososeg.evaluation.comparison import Evaluation, SectionEvaluation, evaluate, pair_sections
+from napari_drososeg.evaluation.drawing import (
+    ERROR_COLOR,
+    UNKNOWN_COLOR,
+    error_map,
+    error_maps,
+    write_error_maps,
+)
+from napari_drososeg.evaluation.truth import (
+    VNC_VALUES,
+    TruthFormat,
+    detect_truth_format,
+    strips,
+    truth_reader,
+)
+
+__all__ = [
+    "ERROR_COLOR",
+    "UNKNOWN_COLOR",
+    "VNC_VALUES",
+    "ClassAreas",
+    "Evaluation",
+    "SectionEvaluation",
+    "TruthFormat",
+    "detect_truth_format",
+    "error_map",
+    "error_maps",
+    "evaluate",
+    "pair_sections",
+    "pixel_area",
+    "strips",
+    "truth_reader",
+    "write_error_maps",
+]

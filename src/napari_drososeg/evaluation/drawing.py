@@ -1,0 +1,125 @@
+"""Drawing where labels and truth differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_drososeg.classes import DROSOPHILA_CLASSES, UNLABELLED, ClassTable
+from napari_drososeg.errors import DrososegError
+from napari_drososeg.evaluation.comparison import checked_pairs
+from napari_drososeg.evaluation.truth import TruthFormat, truth_reader
+from napari_drososeg.io import atomic
+
+if TYPE_CHECKING:
+    from napari_drososeg.io import Stack
+
+ERROR_COLOR = (240, 228, 66)
+"""Yellow (Okabe-Ito): wrong pixels in an error map. None of the class colours."""
+
+UNKNOWN_COLOR = (70, 70, 70)
+"""Dark grey: pixels of an error map that have no truth."""
+
+
+def error_map(labels: NDArray[Any], truth: NDArray[Any], image: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Draw where labels and truth differ.
+
+    Parameters
+    ----------
+    labels, truth : ndarray of integers, (Y, X)
+        Class values; a pixel without truth (0) is neither right nor wrong.
+    image : ndarray of uint8, (Y, X), optional
+        Grey image to draw on. Without it right pixels are black and those without truth dark grey.
+
+    Returns
+    -------
+    ndarray of uint8, (Y, X, 3)
+        RGB; wrong pixels in `ERROR_COLOR`.
+
+    Raises
+    ------
+    DrososegError
+        If the shapes differ.
+    """
+    if labels.shape != truth.shape or (image is not None and image.shape != truth.shape):
+        raise DrososegError(f"Labels of shape {labels.shape} cannot be drawn against truth of shape {truth.shape}.")
+    canvas = np.zeros((*truth.shape, 3), dtype=np.uint8)
+    known = truth != UNLABELLED
+    if image is None:
+        canvas[~known] = UNKNOWN_COLOR
+    else:
+        canvas[:] = image[..., np.newaxis]
+    canvas[known & (labels != truth)] = ERROR_COLOR
+    return canvas
+
+
+def error_maps(
+    labels: Stack,
+    truth: Stack,
+    classes: ClassTable = DROSOPHILA_CLASSES,
+    *,
+    pairs: Sequence[tuple[int, int]] | None = None,
+    truth_format: TruthFormat = "classes",
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield one `error_map` per compared section; parameters as in `evaluate`."""
+    chosen = checked_pairs(labels, truth, pairs)
+    read_truth = truth_reader(truth, classes, truth_format, [t for _, t in chosen])
+    everything = slice(0, truth.shape[1])
+    for z_labels, z_truth in chosen:
+        yield error_map(labels.read(z_labels), read_truth(z_truth, everything))
+
+
+def write_error_maps(path: Path, maps: Iterator[NDArray[np.uint8]], shape: tuple[int, int, int]) -> Path:
+    """Write error maps as an RGB TIFF, or as a PNG where there is one and the name ends so.
+
+    Parameters
+    ----------
+    path : Path
+        ``.tif``, ``.tiff`` or ``.png``; replaced as a whole once it is complete.
+    maps : iterator of ndarray of uint8, (Y, X, 3)
+        As many as `shape` says.
+    shape : tuple of int
+        (Z, Y, X).
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    DrososegError
+        If the suffix is another one, or several sections are to become a PNG.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".tif", ".tiff", ".png"):
+        raise DrososegError(f"An error map is written as .tif or .png, not as '{path.name}'.")
+    if suffix == ".png" and shape[0] != 1:
+        raise DrososegError(f"A PNG holds one section; write the {shape[0]} error maps to a .tif instead.")
+    partial = atomic.temporary_sibling(path)
+    try:
+        if suffix == ".png":
+            from PIL import Image
+
+            Image.fromarray(next(maps)).save(partial, format="PNG")
+        else:
+            import tifffile
+
+            big = int(np.prod(shape)) * 3 > 2**31
+            tifffile.imwrite(
+                partial,
+                maps,
+                shape=(*shape, 3),
+                dtype=np.uint8,
+                photometric="rgb",
+                bigtiff=big,
+                compression="zlib",
+            )
+        atomic.put_in_place(partial, path)
+    finally:
+        atomic.remove(partial)
+    return path

@@ -1,0 +1,91 @@
+"""Reading the truth: which values it holds, in strips that need little memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
+from napari_drososeg.errors import DrososegError
+
+if TYPE_CHECKING:
+    from napari_drososeg.io import Stack
+
+TruthFormat = Literal["auto", "classes", "vnc"]
+
+VNC_VALUES = frozenset({0, 32, 64, 96, 128, 159, 191, 223, 255})
+"""Label values of the public Drosophila VNC data set before they are mapped to three classes."""
+
+STRIP_PIXELS = 1 << 22
+"""Sections are read in strips of about this many pixels, so that huge ones need little memory."""
+
+
+def strips(shape: Sequence[int]) -> Iterator[slice]:
+    """Cut a section of the shape (..., Y, X) into row slices of about `STRIP_PIXELS` pixels."""
+    rows = max(1, STRIP_PIXELS // max(1, shape[-1]))
+    for start in range(0, shape[-2], rows):
+        yield slice(start, min(start + rows, shape[-2]))
+
+
+def detect_truth_format(truth: Stack, classes: ClassTable, sections: Sequence[int]) -> Literal["classes", "vnc"]:
+    """Tell class values from the raw values of the public VNC data set.
+
+    Parameters
+    ----------
+    truth : Stack
+        Labels.
+    classes : ClassTable
+        What class values mean.
+    sections : sequence of int
+        Sections that matter; all of them are read.
+
+    Returns
+    -------
+    {"classes", "vnc"}
+        "vnc" only where values outside the class table occur and every value is one of `VNC_VALUES`.
+
+    Raises
+    ------
+    DrososegError
+        If it is neither.
+    """
+    values: set[int] = set()
+    for z in sections:
+        for rows in strips(truth.shape):
+            values.update(np.unique(truth.read(z, rows)).tolist())
+    beyond = sorted(v for v in values if not 0 <= v <= len(classes))
+    if not beyond:
+        return "classes"
+    if values <= VNC_VALUES:
+        return "vnc"
+    raise DrososegError(
+        f"The truth '{truth.name}' holds the value {beyond[0]}, which is neither in the class table "
+        f"(0 to {len(classes)}) nor are all values those of the public VNC data set."
+    )
+
+
+def truth_reader(
+    truth: Stack, classes: ClassTable, truth_format: TruthFormat, sections: Sequence[int]
+) -> Callable[[int, slice], NDArray[Any]]:
+    """Return ``read(z, rows)`` giving class values whatever the format of the truth; see `evaluate`.
+
+    Raises
+    ------
+    DrososegError
+        If "vnc" is asked for with another class table than the three classes the data set is mapped to, or
+        the format cannot be told.
+    """
+    found = detect_truth_format(truth, classes, sections) if truth_format == "auto" else truth_format
+    if found == "classes":
+        return lambda z, rows: truth.read(z, rows)
+    if classes.names != DROSOPHILA_CLASSES.names:
+        raise DrososegError(
+            f"The truth '{truth.name}' holds raw VNC values, which are mapped to "
+            f"{', '.join(DROSOPHILA_CLASSES.names)}, not to {', '.join(classes.names)}."
+        )
+    from napari_drososeg.samples import map_vnc_labels
+
+    return lambda z, rows: map_vnc_labels(truth.read(z, rows))
