@@ -16,18 +16,24 @@ import csv
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from napari_drososeg.checkpoint import NetworkSpec, save_checkpoint, sha256
+from napari_drososeg.checkpoint import NetworkSpec, load_spec, save_checkpoint, sha256
 from napari_drososeg.classes import DROSOPHILA_CLASSES
 from napari_drososeg.data import Normalisation
 from napari_drososeg.data.patches import AnnotatedSection, annotated_section
+from napari_drososeg.inference.halo import measure_halo
+from napari_drososeg.io import as_stack
 from napari_drososeg.metrics import Scores
 from napari_drososeg.models import find_architecture
+from napari_drososeg.samples import drosophila_vnc
 from napari_drososeg.training import TrainConfig, Training
 from napari_drososeg.zoo import REGISTRY, read_registry
 
@@ -47,8 +53,6 @@ def parse_range(text: str) -> range:
 
 def load(numbers: Sequence[int]) -> list[AnnotatedSection]:
     """Read sections of the public stack with their labels."""
-    from napari_drososeg.samples import drosophila_vnc
-
     stack, truth = drosophila_vnc()
     return [annotated_section(stack.read(z), truth.read(z), f"section {z:02d}") for z in numbers]
 
@@ -102,12 +106,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
             log.flush()
             print(*row, flush=True)
 
-    unet = find_architecture(CONFIG.architecture)
     metrics = describe_scores(scores, options.validate) if scores is not None else {}
     if options.scores_from:
-        from napari_drososeg.checkpoint import load_spec
+        metrics = load_spec(options.scores_from).metrics | {"note": "of the same recipe trained on sections 00-11"}
+    path = finish(
+        options.folder / "unet.safetensors",
+        training,
+        describe(options.train, seconds, loss),
+        metrics,
+        sections=sections,
+    )
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {sha256(path)}")
+    if options.ship:
+        ship(path)
 
-        metrics = load_spec(options.scores_from).metrics | {"note": "of the same recipe trained on sections 0-11"}
+
+def finish(
+    path: Path,
+    training: Training,
+    made: dict[str, object],
+    metrics: dict[str, object],
+    sections: Sequence[AnnotatedSection],
+) -> Path:
+    """Write the checkpoint, with the halo that its weights need."""
+    unet = find_architecture(CONFIG.architecture)
     spec = NetworkSpec(
         name="unet",
         title="U-Net",
@@ -119,13 +141,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stride=unet.stride,
         receptive_field=unet.receptive_field,
         global_context=unet.global_context,
-        halo=unet.receptive_field + -unet.receptive_field % unet.stride,
+        halo=0,
         licence="CC-BY-NC-SA-3.0",
-        training=describe(options.train, seconds, loss),
+        training=made,
         metrics=metrics,
     )
-    path = save_checkpoint(options.folder / "unet.safetensors", training.weights(), spec)
-    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {sha256(path)}")
+    save_checkpoint(path, training.weights(), spec)
+    images = as_stack(np.stack([s.image for s in sections[::5]]), voxel_size=(None, PIXEL_SIZE, PIXEL_SIZE))
+    return save_checkpoint(path, training.weights(), replace(spec, halo=measure_halo(path, images)))
+
+
+def ship(path: Path) -> None:
+    """Put a checkpoint into the package, and its SHA-256 into the registry."""
+    spec = load_spec(path)
+    shutil.copy(path, REGISTRY.parent / path.name)
+    rows = read_registry() | {
+        spec.name: {"title": spec.title, "file": path.name, "sha256": sha256(path), "bytes": path.stat().st_size}
+    }
+    REGISTRY.write_text(json.dumps({"version": 1, "networks": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
