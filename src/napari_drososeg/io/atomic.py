@@ -1,0 +1,91 @@
+"""Files and folders that appear under their name only when they are complete."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from napari_drososeg.errors import DrososegError
+
+
+def temporary_sibling(path: Path) -> Path:
+    """Return an unused hidden name beside `path`, on the same file system, with the same ending.
+
+    Raises
+    ------
+    DrososegError
+        If the folder cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DrososegError(f"The folder {path.parent} cannot be made: {error.strerror}.") from error
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder with all it holds, is on the disk."""
+    if path.is_dir():
+        for inner in path.iterdir():
+            sync(inner)
+        if os.name == "nt":  # folders cannot be opened there
+            return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Sync `temporary` and give it its name, replacing what has that name.
+
+    A folder is moved aside first and brought back if the new one cannot be renamed.
+    """
+    sync(temporary)
+    if path.is_dir():
+        aside = temporary_sibling(path)
+        path.rename(aside)
+        try:
+            temporary.rename(path)
+        except OSError:
+            aside.rename(path)
+            raise
+        shutil.rmtree(aside)
+    else:
+        temporary.replace(path)
+    if os.name != "nt":
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or folder if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a whole file, or leave what was there.
+
+    Raises
+    ------
+    DrososegError
+        If the disk is full or the folder cannot be written to; nothing is left behind.
+    """
+    temporary = temporary_sibling(path)
+    try:
+        temporary.write_bytes(content)
+        put_in_place(temporary, path)
+    except OSError as error:
+        raise DrososegError(f"Cannot write '{path}': {error.strerror or error}.") from error
+    finally:
+        remove(temporary)
+    return path

@@ -1,0 +1,259 @@
+"""Open TIFF files: plain multi-page, ImageJ and OME."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from napari_drososeg.errors import DrososegError
+from napari_drososeg.io.grey import Grey, palette_grey
+from napari_drososeg.io.lazy import Section, SectionArray
+from napari_drososeg.io.marks import KEY, read_mark
+from napari_drososeg.io.stack import Stack
+from napari_drososeg.io.tiff_sections import RawSection, SegmentSection
+from napari_drososeg.io.units import UNKNOWN_VOXEL_SIZE, VoxelSize, plausible, to_nanometres
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
+
+_BILEVEL_INVERTED, _PALETTE = 0, 3
+
+
+def open_tiff(path: Path, *, indices: bool = False) -> Stack:
+    """Open a TIFF file without reading its pixels.
+
+    Parameters
+    ----------
+    path : Path
+        Plain, multi-page, ImageJ or OME-TIFF.
+    indices : bool
+        Whether the values of a palette image are wanted as they are (labels) and not as grey.
+
+    Returns
+    -------
+    Stack
+        `data` reads by region: memory-mapped, or the strips and tiles that the region touches.
+
+    Raises
+    ------
+    DrososegError
+        If the file is damaged or shorter than it says, has time points or channels, or pages of different sizes.
+    """
+    import tifffile
+
+    if path.stat().st_size == 0:
+        raise DrososegError(f"{path} is empty (0 bytes): copy or export it again.")
+    try:
+        with tifffile.TiffFile(path) as tif:
+            _check_directories(tif, path)
+            series = _only_series(tif, path)
+            _check_declared(tif, series, path)
+            classes, marked_size = _mark(tif)
+            voxel_size = marked_size or _voxel_size(tif)
+            grey = _grey(series.keyframe, indices or classes is not None)
+            sections = _sections(tif, series, path, grey)
+            several = len(tif.series) > 1 and tif.is_ome
+    except DrososegError:
+        raise
+    except Exception as error:  # tifffile raises errors of many kinds on damaged files
+        raise DrososegError(f"{path} is not a TIFF file or is damaged ({error}): export it again.") from error
+    notices = [f"{path.name}: {n}" for n in grey.notice]
+    if several:
+        notices.append(f"{path.name} holds several images; the first is used")
+    return Stack(SectionArray(sections), _stem(path), voxel_size, path, tuple(notices), classes)
+
+
+def _stem(path: Path) -> str:
+    stem = path.stem
+    return stem[:-4] if stem.lower().endswith(".ome") else stem
+
+
+def _check_directories(tif: TiffFile, path: Path) -> None:
+    """Follow the chain of pages to its end: tifffile stops at a broken link and only logs it."""
+    handle, fmt = tif.filehandle, tif.tiff
+    handle.seek(fmt.offsetsize)  # classic files keep the first link at byte 4, BigTIFF at 8
+    offset = struct.unpack(fmt.offsetformat, handle.read(fmt.offsetsize))[0]
+    seen: set[int] = set()
+    while offset:
+        if offset in seen or offset >= handle.size:
+            raise DrososegError(_short(path, f"page {len(seen) + 1} is not there"))
+        seen.add(offset)
+        handle.seek(offset)
+        try:
+            n_tags = struct.unpack(fmt.tagnoformat, handle.read(fmt.tagnosize))[0]
+            handle.seek(offset + fmt.tagnosize + n_tags * fmt.tagsize)
+            offset = struct.unpack(fmt.offsetformat, handle.read(fmt.offsetsize))[0]
+        except struct.error as error:
+            raise DrososegError(_short(path, f"page {len(seen)} is cut off")) from error
+    if len(tif.pages) < len(seen) or not seen:
+        raise DrososegError(_short(path, f"{len(tif.pages)} of {len(seen)} pages can be read"))
+
+
+def _short(path: Path, what: str) -> str:
+    return f"{path} is damaged or was cut short ({what}): copy or export it again."
+
+
+def _only_series(tif: TiffFile, path: Path) -> TiffPageSeries:
+    full = [s for s in tif.series if not s.keyframe.is_reduced]
+    if not full:
+        raise DrososegError(f"{path} holds no image of full size: export it again.")
+    for other in full[1:]:
+        # OME files may hold several images on purpose; in other files pages that differ are a mistake.
+        if not tif.is_ome:
+            a, b = full[0].keyframe, other.keyframe
+            raise DrososegError(
+                f"The pages of {path} differ: page {b.index + 1} is {b.imagelength} x {b.imagewidth} {b.dtype}, "
+                f"page {a.index + 1} is {a.imagelength} x {a.imagewidth} {a.dtype}; save them with one size and type."
+            )
+    first = full[0]
+    _n_sections(first.axes, first.shape, path)
+    return first
+
+
+def _n_sections(axes: str, shape: Sequence[int], path: Path) -> int:
+    long = {a: n for a, n in zip(axes, shape, strict=True) if n > 1 and a not in "YXS"}
+    for axis, name in (("T", "time points"), ("C", "channels")):
+        if axis in long:
+            raise DrososegError(
+                f"{path} has {long[axis]} {name} (axes {axes}): save the one to segment as its own stack, "
+                "for example in Fiji with Image > Duplicate."
+            )
+    if len(long) > 1:
+        raise DrososegError(f"{path} has the axes {axes} of lengths {tuple(shape)}: save it as one stack (Z, Y, X).")
+    return next(iter(long.values()), 1)
+
+
+def _check_declared(tif: TiffFile, series: TiffPageSeries, path: Path) -> None:
+    """Compare the planes that are there with the number the file itself gives."""
+    n_planes = _n_sections(series.axes, series.shape, path)
+    declared = n_planes
+    if tif.is_imagej and tif.imagej_metadata:
+        declared = int(tif.imagej_metadata.get("images", 1))
+    elif tif.is_ome and (pixels := _ome_pixels(tif)) is not None:
+        declared = int(pixels.get("SizeZ", 1)) * int(pixels.get("SizeT", 1))
+    elif tif.shaped_metadata:
+        size = int(np.prod(tif.shaped_metadata[0].get("shape", series.shape)))
+        declared = n_planes * size // max(1, int(np.prod(series.shape)))
+    if n_planes < declared:
+        raise DrososegError(_short(path, f"it declares {declared} sections and holds {n_planes}"))
+
+
+def _sections(tif: TiffFile, series: TiffPageSeries, path: Path, grey: Grey) -> list[Section]:
+    key = series.keyframe
+    if np.dtype(key.dtype or "V").kind not in "buif":
+        raise DrososegError(f"{path} holds values of type {key.dtype}; a stack needs integers or real numbers.")
+    n = _n_sections(series.axes, series.shape, path)
+    stored, planar = _stored_shape(key)
+    dtype = np.dtype(key.dtype).newbyteorder(tif.byteorder)
+    n_bytes = int(np.prod(stored)) * dtype.itemsize
+    start = series.dataoffset
+    if start is not None and key.is_final:
+        if start + n * n_bytes > tif.filehandle.size:
+            raise DrososegError(_short(path, f"it holds {tif.filehandle.size} bytes, its {n} sections need more"))
+        return [RawSection(path, start + z * n_bytes, stored, dtype, grey, planar) for z in range(n)]
+    sections: list[Section] = []
+    for z, page in enumerate(series):
+        if page is None:
+            raise DrososegError(_short(path, f"section {z + 1} of {n} is missing"))
+        home = Path(page.parent.filehandle.path)
+        _check_segments(page, z, home)
+        if key.is_final and _one_run(page):
+            sections.append(RawSection(home, page.dataoffsets[0], stored, dtype, grey, planar))
+        else:
+            sections.append(SegmentSection(page, home, grey, z))
+    if len(sections) != n:
+        raise DrososegError(_short(path, f"{len(sections)} of {n} sections are there"))
+    return sections
+
+
+def _stored_shape(key: TiffPage) -> tuple[tuple[int, ...], bool]:
+    n_planes, _, height, width, contig = key.shaped
+    if n_planes > 1:
+        return (n_planes, height, width), True
+    return ((height, width, contig), False) if contig > 1 else ((height, width), False)
+
+
+def _one_run(page: Any) -> bool:
+    ends = [o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=True)]
+    return list(page.dataoffsets[1:]) == ends[:-1]
+
+
+def _check_segments(page: Any, z: int, path: Path) -> None:
+    size = path.stat().st_size
+    ends = [o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=True) if c]
+    if not ends:
+        raise DrososegError(_short(path, f"page {z + 1} has no data"))
+    if max(ends) > size:
+        raise DrososegError(_short(path, f"page {z + 1} needs {max(ends)} bytes, the file has {size}"))
+
+
+def _grey(key: TiffPage, indices: bool) -> Grey:
+    if key.shaped[0] > 1 or key.shaped[4] > 1:
+        return Grey("colour")
+    if int(key.photometric) == _BILEVEL_INVERTED and not indices:
+        return Grey("inverted")
+    if int(key.photometric) == _PALETTE and not indices and key.colormap is not None and key.bitspersample <= 8:
+        return palette_grey((key.colormap >> 8).astype(np.uint8).T)
+    return Grey()
+
+
+def _mark(tif: TiffFile) -> tuple[Any, VoxelSize | None]:
+    if tif.is_imagej and tif.imagej_metadata:
+        mark = tif.imagej_metadata.get(KEY)
+        return read_mark(mark) if mark else (None, None)
+    if tif.is_ome and tif.ome_metadata:
+        found = ElementTree.fromstring(tif.ome_metadata).find("{*}Image/{*}Description")
+        return read_mark(None if found is None else found.text)
+    return None, None
+
+
+def _ome_pixels(tif: TiffFile) -> ElementTree.Element | None:
+    try:
+        return ElementTree.fromstring(tif.ome_metadata or "").find("{*}Image/{*}Pixels")
+    except ElementTree.ParseError:
+        return None
+
+
+def _voxel_size(tif: TiffFile) -> VoxelSize:
+    if tif.is_ome:
+        pixels = _ome_pixels(tif)
+        if pixels is None:
+            return UNKNOWN_VOXEL_SIZE
+        z, y, x = (
+            to_nanometres(_float(pixels.get(f"PhysicalSize{a}")), pixels.get(f"PhysicalSize{a}Unit", "µm"))
+            for a in "ZYX"
+        )
+        return z, y, x
+    page = tif.pages.first
+    y, x = (_per_pixel(page.tags.get(name)) for name in ("YResolution", "XResolution"))
+    meta = tif.imagej_metadata if tif.is_imagej else None
+    if meta and meta.get("unit"):
+        unit = str(meta["unit"])
+        units = [str(meta.get(name, unit)) for name in ("zunit", "yunit")]
+        return (
+            to_nanometres(_float(meta.get("spacing")), units[0]),
+            to_nanometres(y, units[1]),
+            to_nanometres(x, unit),
+        )
+    unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 1)), "none")
+    return None, plausible(to_nanometres(y, unit)), plausible(to_nanometres(x, unit))
+
+
+def _per_pixel(tag: Any) -> float | None:
+    try:
+        dots, units = tag.value
+        return float(units / dots)
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _float(text: Any) -> float | None:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None

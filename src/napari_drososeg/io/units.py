@@ -1,0 +1,67 @@
+"""Lengths as files write them, in nanometres."""
+
+from __future__ import annotations
+
+import re
+
+VoxelSize = tuple[float | None, float | None, float | None]
+"""Voxel size (z, y, x) in nm; None where it is not known."""
+
+UNKNOWN_VOXEL_SIZE: VoxelSize = (None, None, None)
+
+_METRES = {
+    "pm": 1e-12,
+    "angstrom": 1e-10,
+    "å": 1e-10,
+    "nm": 1e-9,
+    "nanometer": 1e-9,
+    "um": 1e-6,
+    "µm": 1e-6,
+    "micron": 1e-6,
+    "micrometer": 1e-6,
+    "mm": 1e-3,
+    "millimeter": 1e-3,
+    "cm": 1e-2,
+    "centimeter": 1e-2,
+    "inch": 2.54e-2,
+    "m": 1.0,
+    "meter": 1.0,
+}
+
+# A resolution tag alone is believed only in the range of electron microscopy: many programs fill it with 72 or
+# 300 dots per inch, which would be pixels of 353 and 85 micrometres.
+_PLAUSIBLE_NM = (0.05, 2000.0)
+
+
+def to_nanometres(value: float | None, unit: str | None) -> float | None:
+    r"""Convert a length to nm.
+
+    Parameters
+    ----------
+    value : float or None
+        A length in `unit`.
+    unit : str or None
+        As files write it: ``nm``, ``micron``, ``µm``, ``\u00B5m``, ``nanometer``, ...
+
+    Returns
+    -------
+    float or None
+        None where the value is not positive and finite, or the unit is no length that is known (``pixel``).
+    """
+    if value is None or unit is None or not 0 < value < float("inf"):
+        return None
+    # Java writes the micro sign as an escape sequence; there are two micro signs in Unicode.
+    name = re.sub(r"\\u00[bB]5", "µ", unit).strip().replace("\u03bc", "µ")
+    name = name if name in _METRES else name.lower().replace("metre", "meter")
+    if name not in _METRES and name.endswith("s"):
+        name = name[:-1]
+    if name not in _METRES:
+        return None
+    return float(f"{value * _METRES[name] / 1e-9:.6g}")
+
+
+def plausible(nanometres: float | None) -> float | None:
+    """Return a pixel size (nm) that electron microscopy could have, else None."""
+    if nanometres is None or not _PLAUSIBLE_NM[0] <= nanometres <= _PLAUSIBLE_NM[1]:
+        return None
+    return nanometres

@@ -1,0 +1,335 @@
+"""`write_labels` and the `LabelsWriter` behind it."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
+from napari_drososeg.errors import DrososegError
+from napari_drososeg.io import atomic
+from napari_drososeg.io.reading import read_labels
+from napari_drososeg.io.stack import as_stack
+from napari_drososeg.io.units import UNKNOWN_VOXEL_SIZE, VoxelSize
+
+Format = Literal["tiff", "ome-tiff", "ome-zarr", "png"]
+FORMATS: tuple[Format, ...] = ("tiff", "ome-tiff", "ome-zarr", "png")
+
+_ENDINGS: dict[str, Format] = {
+    ".ome.tif": "ome-tiff",
+    ".ome.tiff": "ome-tiff",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".zarr": "ome-zarr",
+    ".png": "png",
+}
+_DEFAULT_ENDING = {"tiff": ".tif", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr"}
+
+
+class LabelsWriter(ABC):
+    """Writes labels section by section or tile by tile, in any order, and shows them only when complete.
+
+    Made by `LabelsWriter.open`. Everything goes to a temporary name beside the target. As a context manager it
+    closes, or aborts when the block raises. One thread at a time.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+    shape : tuple of three int
+        (Z, Y, X).
+    classes : ClassTable
+        Its colours and names are stored.
+    voxel_size : tuple of three float or None
+        (z, y, x) in nm.
+    name : str
+        Name of the image inside the file.
+    """
+
+    def __init__(
+        self, path: Path, shape: tuple[int, int, int], classes: ClassTable, voxel_size: VoxelSize, name: str
+    ) -> None:
+        self.path = path
+        self.shape = shape
+        self.classes = classes
+        self.voxel_size = voxel_size
+        self.name = name
+        self.temporary = atomic.temporary_sibling(path)
+        self._open = True
+        try:
+            self._begin()
+        except OSError as error:
+            atomic.remove(self.temporary)
+            raise DrososegError(f"{path} cannot be written: {error.strerror or error}.") from error
+        except BaseException:
+            atomic.remove(self.temporary)
+            raise
+
+    @staticmethod
+    def open(
+        path: str | os.PathLike[str],
+        shape: tuple[int, int, int],
+        format: Format | None = None,  # noqa: A002 -- the word the command line uses
+        classes: ClassTable = DROSOPHILA_CLASSES,
+        voxel_size: VoxelSize = UNKNOWN_VOXEL_SIZE,
+        *,
+        name: str | None = None,
+    ) -> LabelsWriter:
+        """Start to write.
+
+        Parameters
+        ----------
+        path : path
+            Target. Without an ending it gets that of the format; for PNG it is a folder of sections, or one file if
+            it ends in ``.png`` and there is one section.
+        shape : tuple of three int
+            (Z, Y, X).
+        format : {"tiff", "ome-tiff", "ome-zarr", "png"} or None
+            None takes it from the ending of `path`.
+        classes : ClassTable
+            Colours and names to store.
+        voxel_size : tuple of three float or None
+            (z, y, x) in nm.
+        name : str or None
+            Name inside the file; None takes it from `path`.
+
+        Returns
+        -------
+        LabelsWriter
+            Its `path` is the final name.
+
+        Raises
+        ------
+        DrososegError
+            If the format is not known, the target is a folder that is not labels of ours, or cannot be written.
+        """
+        from napari_drososeg.io.png_writer import PngWriter
+        from napari_drososeg.io.tiff_writer import OmeTiffWriter, TiffWriter
+        from napari_drososeg.io.zarr_writer import ZarrWriter
+
+        target, chosen = resolve_target(path, format, int(shape[0]))
+        if len(shape) != 3 or min(shape) < 1:
+            raise DrososegError(f"Labels of shape {tuple(shape)} cannot be written to {target}: (Z, Y, X) is needed.")
+        _check_replaceable(target, chosen)
+        kinds: dict[Format, type[LabelsWriter]] = {
+            "tiff": TiffWriter,
+            "ome-tiff": OmeTiffWriter,
+            "ome-zarr": ZarrWriter,
+            "png": PngWriter,
+        }
+        z, y, x = (int(n) for n in shape)
+        return kinds[chosen](target, (z, y, x), classes, voxel_size, name or target.name.split(".")[0])
+
+    def write(self, z: int, section: Any, slices: tuple[slice, slice] | None = None) -> None:
+        """Write a section, or a region of it.
+
+        Parameters
+        ----------
+        z : int
+            Section, 0 to Z - 1.
+        section : array-like of shape (h, w)
+            Integers 0 to 255.
+        slices : tuple of two slice or None
+            Rows and columns of the region; None is the whole section. What is never written is 0, unlabelled.
+
+        Raises
+        ------
+        DrososegError
+            If a value does not fit, the region lies outside, or the disk is full.
+        """
+        if not self._open:
+            raise DrososegError(f"{self.path} is already closed: open a new writer.")
+        values = _as_uint8(np.asarray(section), self.path)
+        ys, xs = slices or (slice(None), slice(None))
+        y0, y1, _ = ys.indices(self.shape[1])
+        x0, x1, _ = xs.indices(self.shape[2])
+        if not 0 <= z < self.shape[0] or values.shape != (y1 - y0, x1 - x0):
+            raise DrososegError(
+                f"A region of shape {values.shape} does not fit into section {z} of {self.path} at rows {y0}-{y1}, "
+                f"columns {x0}-{x1} of {self.shape}."
+            )
+        try:
+            self._write(z, values, y0, x0)
+        except OSError as error:
+            raise DrososegError(f"{self.path} cannot be written: {error.strerror or error}.") from error
+
+    def close(self) -> Path:
+        """Finish, sync and rename; returns the final path. A second call does nothing."""
+        if self._open:
+            self._open = False
+            try:
+                self._finish()
+                atomic.put_in_place(self.temporary, self.path)
+            except OSError as error:
+                atomic.remove(self.temporary)
+                raise DrososegError(f"{self.path} cannot be written: {error.strerror or error}.") from error
+            except BaseException:
+                atomic.remove(self.temporary)
+                raise
+        return self.path
+
+    def abort(self) -> None:
+        """Stop and leave nothing; what had the final name before is untouched."""
+        if self._open:
+            self._open = False
+            try:
+                self._release()
+            finally:
+                atomic.remove(self.temporary)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Create `temporary`."""
+
+    @abstractmethod
+    def _write(self, z: int, values: NDArray[np.uint8], y0: int, x0: int) -> None:
+        """Write a region whose first pixel is (y0, x0)."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Write what is left and let go of the file."""
+
+    @abstractmethod
+    def _release(self) -> None:
+        """Let go of the file without finishing it."""
+
+
+def write_labels(
+    path: str | os.PathLike[str],
+    labels: Any,
+    *,
+    classes: ClassTable = DROSOPHILA_CLASSES,
+    voxel_size: VoxelSize | None = None,
+    format: Format | None = None,  # noqa: A002 -- the word the command line uses
+) -> Path:
+    """Write labels so that other programs open them, in class colours where the format has them.
+
+    Parameters
+    ----------
+    path : path
+        Target; see `LabelsWriter.open`.
+    labels : array-like or Stack
+        (Z, Y, X) or (Y, X), integers 0 to 255. Read section by section, so it may be larger than memory.
+    classes : ClassTable
+        Colours and names to store.
+    voxel_size : tuple of three float or None, or None
+        (z, y, x) in nm; None takes that of a Stack.
+    format : {"tiff", "ome-tiff", "ome-zarr", "png"} or None
+        ``tiff``: uncompressed palette TIFF that ImageJ opens as a stack, BigTIFF above 4 GB. ``ome-tiff``: the same
+        with OME-XML. ``ome-zarr``: 0.5 (zarr v3) with levels. ``png``: a folder of palette PNG files.
+
+    Returns
+    -------
+    Path
+        What was written.
+
+    Raises
+    ------
+    DrososegError
+        If a value is no integer 0 to 255, or the target cannot be written; then nothing is left behind.
+    """
+    stack = as_stack(labels, name="labels")
+    if stack.dtype.kind not in "uib":
+        raise DrososegError(f"Labels of type {stack.dtype} cannot be written to {path}: they must be integers.")
+    size = stack.voxel_size if voxel_size is None else voxel_size
+    with LabelsWriter.open(path, stack.shape, format, classes, size) as writer:
+        for z in range(stack.n_sections):
+            writer.write(z, stack.read(z))
+    return writer.path
+
+
+def resolve_target(path: str | os.PathLike[str], format: str | None, n_sections: int) -> tuple[Path, Format]:  # noqa: A002
+    """Return the final path and the format of labels to be written.
+
+    Parameters
+    ----------
+    path : path
+        As the user gave it.
+    format : str or None
+        As the user gave it.
+    n_sections : int
+        Several sections as PNG need a folder: ``.png`` is dropped from its name.
+
+    Raises
+    ------
+    DrososegError
+        If the format is unknown or cannot be told.
+    """
+    target = Path(path).expanduser()
+    ending = next((e for e in _ENDINGS if target.name.lower().endswith(e)), None)
+    if format is None and ending is None:
+        raise DrososegError(
+            f"The format of {target} cannot be told from its name: "
+            f"end it in .tif, .ome.tif or .zarr, or choose one of {', '.join(FORMATS)}."
+        )
+    if format is not None and format not in FORMATS:
+        raise DrososegError(f"There is no format '{format}': choose one of {', '.join(FORMATS)}.")
+    chosen: Format = format if format is not None else _ENDINGS[str(ending)]
+    if ending is None and chosen in _DEFAULT_ENDING:
+        target = target.with_name(target.name + _DEFAULT_ENDING[chosen])
+    if chosen == "png" and n_sections > 1 and ending == ".png":
+        target = target.with_suffix("")
+    return target, chosen
+
+
+def _check_replaceable(target: Path, chosen: Format) -> None:
+    """Files are replaced; of folders only empty ones and labels that this package wrote."""
+    folder = chosen == "ome-zarr" or (chosen == "png" and target.suffix.lower() != ".png")
+    if not target.exists():
+        return
+    if target.is_file():
+        if folder:
+            raise DrososegError(f"{target} is a file, and {chosen} labels are a folder: choose another name.")
+        return
+    if not folder:
+        raise DrososegError(f"{target} is a folder, and {chosen} labels are a file: choose another name.")
+    if any(target.iterdir()) and not _is_ours(target):
+        raise DrososegError(f"{target} exists and holds something else than labels: choose another name.")
+
+
+def _is_ours(target: Path) -> bool:
+    try:
+        return read_labels(target).classes is not None
+    except DrososegError:
+        return False
+
+
+def _as_uint8(values: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind not in "uib":
+        raise DrososegError(f"Labels of type {values.dtype} cannot be written to {path}: they must be integers.")
+    if values.size and (int(values.min()) < 0 or int(values.max()) > 255):
+        raise DrososegError(
+            f"Label {values.max() if values.max() > 255 else values.min()} cannot be written to {path}: "
+            "class labels are 0 to 255."
+        )
+    return values.astype(np.uint8)
+
+
+def palette(classes: ClassTable) -> NDArray[np.uint8]:
+    """Return RGB of the label values 0 to 255, shape (256, 3): 0 black, classes in their colours, others grey."""
+    colors = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    colors[0] = 0
+    # Values without a class get a grey that is seen on black, and that differs between neighbours.
+    colors[1:] = (96 + (np.arange(1, 256) * 53) % 160).astype(np.uint8)[:, None]
+    for c in classes:
+        colors[c.value] = c.rgb
+    return colors
