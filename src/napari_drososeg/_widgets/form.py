@@ -1,0 +1,307 @@
+"""The controls of the Segment widget and where they stand. What they do is in `segment`."""
+
+from __future__ import annotations
+
+from magicgui.widgets import (
+    CheckBox,
+    ComboBox,
+    Container,
+    FloatSpinBox,
+    Label,
+    PushButton,
+    RadioButtons,
+    SpinBox,
+    create_widget,
+)
+from magicgui.widgets import ProgressBar as _ProgressBar
+from magicgui.widgets.bases import Widget
+from napari.layers import Image
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QIcon
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QComboBox,
+    QFrame,
+    QLabel,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_drososeg._widgets.job import Scope
+from napari_drososeg._widgets.legend import Legend
+
+SCOPES = {
+    Scope.VIEW: "what I see",
+    Scope.SECTION: "this section",
+    Scope.RANGE: "sections",
+    Scope.STACK: "whole stack",
+}
+MARK = "⚠ "
+WIDEST = "Precision"
+"""Longest title of a field: all titles are as wide, so that the fields line up."""
+
+
+class Form(QScrollArea):
+    """All controls, usable at a width of 320 px; taller windows show all, lower ones scroll."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setMinimumWidth(240)
+        body = QWidget()
+        self._layout = QVBoxLayout(body)
+        self._layout.setContentsMargins(6, 6, 6, 6)
+        self._layout.setSpacing(4)
+        self._fields: dict[str, tuple[str, Label, Widget, str]] = {}
+        self._build_choice()
+        self._build_advanced()
+        self._build_run()
+        self._layout.addStretch(1)
+        self.setWidget(body)
+
+    # ---------------------------------------------------------------- the parts
+
+    def _build_choice(self) -> None:
+        self.image = create_widget(
+            annotation=Image,
+            options={
+                "tooltip": "The stack to segment, any image layer. Its layer is not changed; the labels come "
+                "as a layer of their own."
+            },
+        )
+        self.open_button = PushButton(
+            text="Open",
+            tooltip="Opens a file, a zarr or a folder of sections as an image layer. It is read piece by piece, so "
+            "it may be larger than memory.",
+        )
+        self.empty_text = Label(value="No image yet. Open a stack of sections, or try it on a sample:")
+        self.sample_button = PushButton(
+            text="Open the sample stack",
+            tooltip="Adds the public Drosophila stack to try this on, with its true labels hidden (18 MB, downloaded "
+            "once); without a connection a synthetic one.",
+        )
+        self.network = ComboBox(
+            name="network",
+            choices=(),
+            tooltip="The trained network that decides the class of every pixel. Networks differ in what they were "
+            "trained on: choose one whose images look like yours.",
+        )
+        self.info_button = PushButton(text="i", tooltip="Everything known about this network.")
+        self.card_text = Label(value="")
+        self.scope = RadioButtons(
+            name="scope",
+            choices=[(text, scope) for scope, text in SCOPES.items()],
+            value=Scope.VIEW,
+            tooltip="How much is segmented. What is done already is not done again, and what you look at comes first.",
+        )
+        self.first = SpinBox(name="first", value=0, min=0, max=0, tooltip="First section that is segmented.")
+        self.last = SpinBox(name="last", value=0, min=0, max=0, tooltip="Last section that is segmented, included.")
+        self.pixel_size = FloatSpinBox(
+            name="pixel_size",
+            value=0,
+            min=0,
+            max=100_000,
+            step=0.1,
+            tooltip="Width of a pixel in nanometres. The image is rescaled for the network where this differs by "
+            "more than 15 % from what it was trained at; a wrong size makes every network fail. "
+            "The labels come back on the image's own pixels.",
+        )
+        self.empty = Container(widgets=[self.empty_text, self.sample_button], labels=False)
+        self.range_row = self._row("range", "Sections", self.first, self.last)
+        self.choice = Container(
+            widgets=[
+                self._row("image", "Image", self.image, self.open_button),
+                self.empty,
+                self._row("network", "Network", self.network, self.info_button),
+                self.card_text,
+                self._row("scope", "Segment", self.scope),
+                self.range_row,
+                self._row("pixel_size", "Pixel, nm", self.pixel_size),
+            ],
+            labels=False,
+        )
+        for label in (self.empty_text, self.card_text):
+            _wrap(label)
+        for button in (self.open_button, self.info_button):
+            _small(button)
+        self.choice.margins = self.empty.margins = (0, 0, 0, 0)
+        self._layout.addWidget(self.choice.native)
+
+    def _build_advanced(self) -> None:
+        self.device = ComboBox(
+            name="device",
+            choices=["auto", "cpu", "cuda", "mps"],
+            tooltip="What computes: auto takes the graphics card where there is one that works. Changes the speed, "
+            "and labels only in rare pixels.",
+        )
+        self.engine = ComboBox(
+            name="engine",
+            choices=["auto", "openvino", "torch"],
+            tooltip="The software that computes: auto takes OpenVINO on a CPU, which is several times faster there.",
+        )
+        self.precision = ComboBox(
+            name="precision",
+            choices=["auto", "f32", "bf16", "f16", "int8"],
+            tooltip="How exactly it computes: f32 is the reference; bf16, f16 and int8 are faster and change a few "
+            "pixels in a thousand.",
+        )
+        self.halo = ComboBox(
+            name="halo",
+            choices=[("default", "default"), ("exact", "exact")],
+            tooltip="How much is read around each tile: default leaves at least 99.9 % of the labels as they would be "
+            "without tiles, exact all of them and takes longer.",
+        )
+        self.invert = CheckBox(
+            name="invert",
+            text="Invert grey values",
+            tooltip="For images whose membranes are bright: grey values are turned round for the network only.",
+        )
+        self.fill = CheckBox(
+            name="fill",
+            text="Fill NaN with",
+            tooltip="Pixels without a value (NaN, infinity) are taken as this grey value. Unticked, an image with "
+            "such pixels is refused.",
+        )
+        self.fill_value = FloatSpinBox(
+            name="fill_value",
+            value=0,
+            min=-1e9,
+            max=1e9,
+            step=0.1,
+            enabled=False,
+            tooltip="The grey value that NaN pixels are taken as.",
+        )
+        self.probabilities = CheckBox(
+            name="probabilities",
+            text="Probabilities",
+            tooltip="Adds one hidden image layer for each class with the probability of every pixel; show it with "
+            "its eye in the layer list.",
+        )
+        self.uncertainty = CheckBox(
+            name="uncertainty",
+            text="Uncertainty",
+            tooltip="Adds an image layer that is bright where the network hesitates between classes (entropy, 0 to 1): "
+            "the places to check first.",
+        )
+        fill_row = Container(widgets=[self.fill, self.fill_value], layout="horizontal", labels=False)
+        fill_row.margins = (0, 0, 0, 0)
+        self.advanced = Container(
+            widgets=[
+                self._row("device", "Device", self.device),
+                self._row("engine", "Engine", self.engine),
+                self._row("precision", "Precision", self.precision),
+                self._row("halo", "Halo", self.halo),
+                self.invert,
+                fill_row,
+                self.probabilities,
+                self.uncertainty,
+            ],
+            labels=False,
+        )
+        self.advanced.margins = (6, 2, 0, 2)
+        self.collapsible = QCollapsible("▸ Advanced", expandedIcon=QIcon(), collapsedIcon=QIcon())
+        self.collapsible.setDuration(0)
+        self.collapsible.layout().setContentsMargins(0, 0, 0, 0)
+        self.collapsible.layout().setSpacing(0)
+        self.collapsible.toggleButton().setToolTip("Device, precision, contrast, and further layers of results.")
+        self.collapsible.addWidget(self.advanced.native)
+        self.collapsible.toggled.connect(
+            lambda shown: self.collapsible.setText("▾ Advanced" if shown else "▸ Advanced")
+        )
+        self._layout.addWidget(self.collapsible)
+
+    def _build_run(self) -> None:
+        self.run_button = PushButton(text="Segment")
+        self.save_button = PushButton(text="Save")
+        self.copy_button = PushButton(text="Copy command")
+        buttons = Container(
+            widgets=[self.run_button, self.save_button, self.copy_button], layout="horizontal", labels=False
+        )
+        self.run_button.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        for button in (self.save_button, self.copy_button):
+            _small(button)
+        self.problem = Label(value="", visible=False)
+        self.progress = _ProgressBar(value=0, min=0, max=100, visible=False)
+        self.progress.native.setTextVisible(False)
+        self.progress.native.setMaximumHeight(8)
+        self.progress.tooltip = "How much of this run is done."
+        self.status = Label(value="")
+        for label in (self.problem, self.status):
+            _wrap(label)
+        self.legend = Legend()
+        font = self.run_button.native.font()
+        font.setBold(True)
+        self.run_button.native.setFont(font)
+        buttons.margins = (0, 2, 0, 2)
+        self._layout.addWidget(buttons.native)
+        for label in (self.problem, self.progress, self.status):
+            self._layout.addWidget(label.native)
+        self._layout.addSpacing(4)
+        self._layout.addWidget(self.legend)
+
+    # ---------------------------------------------------------------- marks and texts
+
+    def _row(self, name: str, title: str, *widgets: Widget) -> Container:
+        """Make a line of the form: title, then controls. The first control carries the mark's reason."""
+        label = Label(value=title)
+        width = label.native.fontMetrics().horizontalAdvance(f"{MARK}{WIDEST}") + 8
+        label.native.setFixedWidth(width)
+        row = Container(widgets=[label, *widgets], layout="horizontal", labels=False, name=f"{name}_row")
+        row.margins = (0, 0, 0, 0)
+        for widget in widgets:
+            _narrow(widget)
+        self._fields[name] = (title, label, widgets[0], widgets[0].tooltip or "")
+        return row
+
+    def mark(self, name: str, reason: str | None) -> None:
+        """Mark a field as one that cannot work (or needs a look), or take the mark away.
+
+        The mark is a sign before its label and the reason in its tooltip; never a colour alone.
+        """
+        title, label, field, tip = self._fields[name]
+        label.value = f"{MARK}{title}" if reason else title
+        chosen = field.current_choice if name in ("image", "network") else ""
+        lines = [reason, chosen, tip]
+        field.tooltip = label.tooltip = "\n\n".join(line for line in lines if line)
+
+    def marked(self, name: str) -> bool:
+        """Whether a field is marked."""
+        return self._fields[name][1].value.startswith(MARK)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields that can be marked."""
+        return tuple(self._fields)
+
+    def scope_button(self, scope: Scope) -> QAbstractButton:
+        """Return the radio button of a scope."""
+        return next(b for b in self.scope.native.findChildren(QAbstractButton) if b._data == scope)
+
+
+def _narrow(combo: Widget) -> None:
+    """Let a combo be narrower than its longest choice, so that long layer names do not widen the window."""
+    native = combo.native
+    if isinstance(native, QComboBox):
+        native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        native.setMinimumContentsLength(6)
+        native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+
+def _small(button: Widget) -> None:
+    """Let a button be as wide as its text."""
+    button.native.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+    width = button.native.fontMetrics().horizontalAdvance(button.native.text()) + 20
+    button.native.setMinimumWidth(width)
+
+
+def _wrap(label: Widget) -> None:
+    native = label.native
+    if isinstance(native, QLabel):
+        native.setWordWrap(True)
+        native.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)

@@ -1,0 +1,263 @@
+"""Between napari's layers and our words: what an image layer says about itself, and the layers made from it."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from napari.layers import Image, Labels, Layer
+from napari.utils.colormaps import Colormap, DirectLabelColormap
+
+from napari_drososeg._widgets.ordering import DoneMap, View
+from napari_drososeg._widgets.store import LabelsStore, allocate
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_drososeg._widgets.job import Job
+    from napari_drososeg.checkpoint import NetworkSpec
+    from napari_drososeg.classes import ClassTable
+    from napari_drososeg.io import Stack
+
+VoxelSize = tuple[float | None, float | None, float | None]
+
+
+def shape_of(layer: Image) -> tuple[int, int, int]:
+    """(Z, Y, X) of an image layer's finest level; colour channels are left out."""
+    data = layer.data[0] if layer.multiscale else layer.data
+    shape = tuple(int(n) for n in data.shape[: layer.ndim])
+    return (1, *shape) if len(shape) == 2 else shape  # type: ignore[return-value]
+
+
+def image_problem(layer: Image | None) -> str | None:
+    """Why a layer cannot be segmented, or None."""
+    if layer is None:
+        return "Open an image first."
+    if layer.ndim not in (2, 3):
+        return f"'{layer.name}' has {layer.ndim} axes; a stack has two (Y, X) or three (Z, Y, X)."
+    data = layer.data[0] if layer.multiscale else layer.data
+    if np.dtype(data.dtype).kind not in "buif":
+        return f"'{layer.name}' holds {data.dtype} values; grey values must be whole or real numbers."
+    if 0 in data.shape:
+        return f"'{layer.name}' is empty."
+    return None
+
+
+def voxel_size_of(layer: Image) -> VoxelSize:
+    """Voxel size (z, y, x) in nm as far as scale and units say it, else None."""
+    sizes: list[float | None] = []
+    for scale, unit in zip(layer.scale, layer.units, strict=True):
+        try:
+            sizes.append(abs(float(scale)) * float((1 * unit).to("nanometer").magnitude))
+        except Exception:  # pint raises its own kinds for pixels and for units that are no length
+            sizes.append(None)
+    return tuple([None] * (3 - len(sizes)) + sizes)  # type: ignore[return-value]
+
+
+def stack_of(layer: Image) -> Stack:
+    """Our lazily read stack of an image layer."""
+    from napari_drososeg.io import as_stack
+
+    data = list(layer.data) if layer.multiscale else layer.data
+    return as_stack(data, name=layer.name, rgb=layer.rgb, voxel_size=voxel_size_of(layer))
+
+
+def file_of(layer: Layer) -> str | None:
+    """Path the layer was opened from, or None."""
+    return layer.source.path or None
+
+
+def view_of(viewer: napari.Viewer, layer: Image) -> View:
+    """Tell what of the layer is on screen, in pixels of its finest level; all of it where that is not known."""
+    n_z, n_y, n_x = shape_of(layer)
+    section = 0
+    if layer.ndim == 3:
+        ndim = viewer.dims.ndim
+        point = layer.world_to_data(viewer.dims.point[ndim - layer.ndim :])
+        section = int(np.clip(round(float(point[0])), 0, n_z - 1))
+    whole = View(section, (0, n_y, 0, n_x))
+    if viewer.dims.ndisplay != 2 or tuple(viewer.dims.displayed)[-2:] != tuple(
+        range(viewer.dims.ndim - 2, viewer.dims.ndim)
+    ):
+        return whole
+    corners = np.asarray(layer.corner_pixels, float)[:, -2:]
+    if layer.multiscale:
+        corners = corners * np.asarray(layer.downsample_factors)[layer.data_level][-2:]
+    y0, x0 = np.floor(corners[0]).astype(int)
+    y1, x1 = np.ceil(corners[1]).astype(int) + 1
+    y0, y1, x0, x1 = max(0, y0), min(n_y, y1), max(0, x0), min(n_x, x1)
+    if y1 - y0 < 2 or x1 - x0 < 2:  # nothing drawn yet
+        return whole
+    return View(section, (int(y0), int(y1), int(x0), int(x1)))
+
+
+def label_colormap(classes: ClassTable) -> DirectLabelColormap:
+    """Colours of the classes; everything else is transparent."""
+    return DirectLabelColormap(color_dict={k: np.array(v) for k, v in classes.color_dict().items()})
+
+
+def label_features(classes: ClassTable) -> dict[str, list[Any]]:
+    """Table that makes napari's status bar say the class under the cursor."""
+    return {"index": list(range(len(classes) + 1)), "class": ["unlabelled", *classes.names]}
+
+
+def space_of(layer: Layer) -> dict[str, Any]:
+    """Transform, units and axis labels, as arguments for a layer that lies on the same grid."""
+    return {
+        "scale": layer.scale,
+        "translate": layer.translate,
+        "rotate": layer.rotate,
+        "shear": layer.shear,
+        "affine": layer.affine,
+        "units": layer.units,
+        "axis_labels": layer.axis_labels,
+    }
+
+
+@dataclass(eq=False)
+class Target:
+    """A labels layer of ours with what belongs to it: its image, network, arrays and what is done."""
+
+    layer: Labels
+    image: Image
+    network: str
+    store: LabelsStore
+    classes: ClassTable
+    done: DoneMap = field(default_factory=DoneMap)
+    done_key: tuple[Any, ...] = ()
+    done_data: Any = None
+    done_outputs: frozenset[str] = frozenset()
+    extra: dict[str, Image] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def in_viewer(self, viewer: napari.Viewer) -> bool:
+        """Whether the labels layer is still there and still shows our array."""
+        return self.layer in viewer.layers and self.layer.data is self.store.labels
+
+    def use_job(self, job: Job, data: Any) -> None:
+        """Forget what is done unless it was done by the same job on the same pixels.
+
+        Parameters
+        ----------
+        job : Job
+            What is done from now on.
+        data : array-like
+            The image layer's data, compared by identity; it is held so that its identity is not given to another.
+        """
+        if not self.is_job(job, data):
+            self.done.clear()
+        self.done_key, self.done_data, self.done_outputs = job.key, data, job.outputs
+
+    def is_job(self, job: Job, data: Any) -> bool:
+        """Whether what is done is at least what this job would do on these pixels."""
+        return job.key == self.done_key and data is self.done_data and job.outputs <= self.done_outputs
+
+
+class Targets:
+    """The result layers of one viewer: one for each image and network, however often Run is pressed."""
+
+    # Kept per viewer for as long as the viewer lives, so that a widget closed and opened again finds its layers.
+    _of_viewer: ClassVar[weakref.WeakKeyDictionary[Any, list[Target]]] = weakref.WeakKeyDictionary()
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self._viewer = viewer
+        self._all = self._of_viewer.setdefault(viewer, [])
+
+    def find(self, image: Image | None, network: str) -> Target | None:
+        """Find the result layer of an image and a network if it is still in the viewer."""
+        self._all[:] = [t for t in self._all if t.in_viewer(self._viewer)]
+        for target in self._all:
+            fits = image is not None and target.store.shape == _grid(image)
+            if target.image is image and target.network == network and fits:
+                return target
+        return None
+
+    def of_layer(self, layer: Any) -> Target | None:
+        """Find what belongs to one of our labels layers."""
+        return next((t for t in self._all if t.layer is layer), None)
+
+    def get(self, image: Image, spec: NetworkSpec) -> Target:
+        """Find the result layer of an image and a network, or make it and show it above the image."""
+        found = self.find(image, spec.name)
+        if found is not None:
+            if found.classes != spec.classes:
+                found.classes = spec.classes
+                found.layer.colormap = label_colormap(spec.classes)
+                found.layer.features = label_features(spec.classes)
+            return found
+        store = LabelsStore(_grid(image), len(spec.classes))
+        layer = Labels(
+            store.labels,
+            name=f"{image.name} [{spec.title}]",
+            colormap=label_colormap(spec.classes),
+            features=label_features(spec.classes),
+            opacity=0.5,
+            metadata={"drososeg": {}},
+            **space_of(image),
+        )
+        if store.folder is not None:  # gone with the layer, or at exit
+            weakref.finalize(layer, shutil.rmtree, store.folder, ignore_errors=True)
+        active = self._viewer.layers.selection.active
+        self._viewer.add_layer(layer)
+        if active is not None and active in self._viewer.layers:
+            self._viewer.layers.selection.active = active  # the user did not select the new layer
+        target = Target(layer, image, spec.name, store, spec.classes)
+        self._all.append(target)
+        return target
+
+    def extra(self, target: Target, kind: str, name: str, colour: str | None, visible: bool) -> Any:
+        """Array of a float layer beside the labels (a class's probability, the uncertainty), made when missing."""
+        layer = target.extra.get(kind)
+        if layer is None or layer not in self._viewer.layers:
+            data = allocate(target.store.shape, np.float16, target.store.folder, kind)
+            layer = Image(
+                data,
+                name=f"{target.layer.name} {name}",
+                contrast_limits=(0, 1),
+                colormap="inferno" if colour is None else Colormap([(0, 0, 0), colour], name=colour),
+                blending="additive",
+                visible=visible,
+                **space_of(target.image),
+            )
+            index = self._viewer.layers.index(target.layer)
+            self._viewer.layers.insert(index, layer)
+            target.extra[kind] = layer
+        return layer.data
+
+
+def _grid(image: Image) -> tuple[int, ...]:
+    return shape_of(image)[3 - image.ndim :]
+
+
+def history_touches(layer: Labels, z: int, slices: tuple[slice, slice]) -> bool:
+    """Whether undo or redo could change pixels of a tile.
+
+    napari keeps undo steps as boxes or as lists of pixels, in private attributes; where they look different than
+    expected the answer is yes, so that the caller drops the history rather than let it undo a prediction.
+    """
+    steps = [*getattr(layer, "_undo_history", ()), *getattr(layer, "_redo_history", ())]
+    box = ((z, z + 1), (slices[0].start, slices[0].stop), (slices[1].start, slices[1].stop))[3 - layer.ndim :]
+    for atom in (a for step in steps for a in step):
+        try:
+            key = atom.slice_key if hasattr(atom, "slice_key") else atom[0]
+            spans = [(k.start, k.stop) if isinstance(k, slice) else (int(np.min(k)), int(np.max(k)) + 1) for k in key]
+            if all(a < hi and lo < b for (a, b), (lo, hi) in zip(spans, box, strict=True)):
+                return True
+        except (TypeError, ValueError, IndexError, AttributeError):
+            return True
+    return False
+
+
+def forget_history(layer: Labels) -> None:
+    """Empty undo and redo: they must not reach back over what the program has written since."""
+    reset = getattr(layer, "_reset_history", None)
+    if reset is not None:
+        reset()
+
+
+def stroke_in_progress(layer: Labels) -> bool:
+    """Whether the user is in the middle of a brush stroke (napari groups its steps while the button is down)."""
+    return bool(getattr(layer, "_block_history", False))

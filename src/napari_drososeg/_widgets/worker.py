@@ -1,0 +1,216 @@
+"""What runs in the worker thread: load the network, plan, predict tile by tile."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import GeneratorWorker, create_worker
+
+from napari_drososeg._widgets.job import Job
+from napari_drososeg._widgets.ordering import (
+    DoneMap,
+    View,
+    area,
+    rect_of,
+    unfinished,
+    unfinished_in,
+    visit_order,
+)
+from napari_drososeg._widgets.store import pieces
+
+if TYPE_CHECKING:
+    from napari_drososeg.inference import Predictor, Result
+    from napari_drososeg.io import Stack
+
+PENDING = 12
+"""Pieces that may wait for the GUI thread before the prediction waits for it."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The network is loaded and the tiles are known."""
+
+    predictor: Predictor
+    pixels: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of one tile, small enough to be written by the GUI thread in a few milliseconds."""
+
+    result: Result
+    slices: tuple[slice, slice]
+    last: bool
+
+    def part(self, values: Any) -> Any:
+        """Cut the piece out of the tile's (..., h, w) values."""
+        (ys, xs), (ty, tx) = self.slices, self.result.slices
+        return values[..., ys.start - ty.start : ys.stop - ty.start, xs.start - tx.start : xs.stop - tx.start]
+
+
+class Control:
+    """What both threads know of a run: whether it should stop, and how much waits to be written."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.error: Exception | None = None
+        self._room = threading.Semaphore(PENDING)
+
+    def wait_for_room(self) -> bool:
+        """Block until the GUI thread has caught up; False when the run should stop."""
+        while not self.stop.is_set():
+            if self._room.acquire(timeout=0.1):
+                return True
+        return False
+
+    def written(self) -> None:
+        """Tell that one piece has been written."""
+        self._room.release()
+
+
+class SegmentWorker(GeneratorWorker):
+    """A generator worker that closes its generator in its own thread.
+
+    `quit` leaves a plain worker's generator suspended: its clean-up would run in the GUI thread when the object
+    is collected, and wait there for the read-ahead thread.
+    """
+
+    control: Control
+
+    def quit(self) -> None:
+        """Stop after the tile that is being predicted."""
+        self.control.stop.set()
+        super().quit()
+
+    def work(self) -> Any:
+        """Run the generator to its end or until `quit`."""
+        try:
+            return super().work()
+        finally:
+            self._gen.close()
+
+    def _relay_warning(self, warning: tuple[Any, ...]) -> None:
+        """Log what libraries warn about while they work; what the user should know comes as a notice."""
+        logging.getLogger("napari_drososeg").info("%s: %s", warning[1].__name__, warning[0])
+
+
+def start(
+    load: Callable[[Callable[[str], None]], Predictor],
+    stack: Stack,
+    job: Job,
+    done: DoneMap,
+    view: Callable[[], View],
+    notify: Callable[[str], None],
+    connect: dict[str, Callable[..., None]],
+) -> SegmentWorker:
+    """Start a run in a worker thread.
+
+    Parameters
+    ----------
+    load : callable
+        Gives the loaded network; called in the thread with `notify`.
+    stack : Stack
+        What to segment.
+    job : Job
+        How, and which part of it.
+    done : DoneMap
+        Finished tiles, which are left out. Read in the thread before the first tile only.
+    view : callable
+        What is on screen now; called in the thread, so it must only read a value that the GUI thread keeps.
+    notify : callable
+        Takes notices of the engine, called in the thread.
+    connect : dict
+        Handlers of the worker's signals. ``yielded`` gets `Planned` once and then `Piece` objects. An error is in
+        ``worker.control.error`` when ``finished`` comes.
+    """
+    control = Control()
+    worker = create_worker(
+        _segment,
+        load,
+        stack,
+        job,
+        done,
+        view,
+        notify,
+        control,
+        _worker_class=SegmentWorker,
+        _start_thread=False,
+        _connect=connect,
+    )
+    worker.control = control
+    worker.start()
+    return worker
+
+
+def _segment(
+    load: Callable[[Callable[[str], None]], Predictor],
+    stack: Stack,
+    job: Job,
+    done: DoneMap,
+    view: Callable[[], View],
+    notify: Callable[[str], None],
+    control: Control,
+) -> Iterator[Planned | Piece]:
+    be_polite()
+    try:
+        yield from _predict(load, stack, job, done, view, notify, control)
+    except Exception as error:
+        # superqt takes a RuntimeError that leaves a generator for a deleted worker and then never says that it has
+        # finished; torch raises RuntimeErrors. So errors are handed over here and the generator ends in peace.
+        control.error = error
+
+
+def _predict(
+    load: Callable[[Callable[[str], None]], Predictor],
+    stack: Stack,
+    job: Job,
+    done: DoneMap,
+    view: Callable[[], View],
+    notify: Callable[[str], None],
+    control: Control,
+) -> Iterator[Planned | Piece]:
+    predictor = load(notify)
+    if control.stop.is_set():
+        return
+    tasks = predictor.plan(stack, sections=job.sections, roi=job.roi)
+    whole_sections = predictor.spec.global_context
+    tasks = unfinished(tasks, done, whole_sections=whole_sections)
+    yield Planned(predictor, sum(area(rect_of(t.tile.write)) for t in tasks))
+    mine = DoneMap()
+    while tasks and not control.stop.is_set():
+        seen = view()
+        results = predictor.run(stack, visit_order(tasks, seen), outputs=job.outputs)
+        try:
+            for result in results:
+                parts = pieces(result.slices)
+                for i, part in enumerate(parts):
+                    if not control.wait_for_room():
+                        return
+                    yield Piece(result, part, last=i == len(parts) - 1)
+                if control.stop.is_set():
+                    return
+                mine.add(result.z, rect_of(result.slices))
+                # the user has gone to another section: what is left is sorted anew around what they see there
+                if view().section != seen.section and (not whole_sections or unfinished_in(tasks, mine, result.z) == 0):
+                    break
+        finally:
+            results.close()
+        tasks = unfinished(tasks, mine, whole_sections=whole_sections)
+
+
+def be_polite() -> None:
+    """Let the GUI thread go first where threads have priorities of their own (Linux).
+
+    Threads inherit this from the one that starts them, so the engine's own threads follow. Elsewhere nothing is done.
+    """
+    if sys.platform == "linux":
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)
+        except OSError:
+            return

@@ -1,0 +1,113 @@
+"""Merging overlapping tiles by a smooth weight, for networks whose context is the whole tile.
+
+Such a network (attention, image pooling) gives slightly different results for the same pixel in two tiles. Where they
+overlap, each tile's weight falls smoothly to zero, and what is added up is divided by the sum of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_drososeg.inference.tiling import Region, Tile
+
+
+def ramp(length: int, before: int, after: int) -> NDArray[np.float32]:
+    """Weights along one axis: 1 in the middle, cos² slopes at the ends.
+
+    Parameters
+    ----------
+    length : int
+        Number of weights.
+    before, after : int
+        Length of the slopes; two neighbours that share n px and have slopes of n px there add up to 1.
+
+    Returns
+    -------
+    ndarray of float32, (length,)
+        Above 0 everywhere.
+    """
+    weights = np.ones(length, np.float32)
+    for n, part in ((min(before, length), slice(None)), (min(after, length), slice(None, None, -1))):
+        if n > 0:
+            slope = np.sin(0.5 * np.pi * (np.arange(n, dtype=np.float32) + 0.5) / n) ** 2
+            weights[part][:n] *= slope
+    return weights
+
+
+def tile_weights(tile: Tile) -> NDArray[np.float32]:
+    """Return the weights (h, w) of a tile over its `reach`."""
+    y, x = (ramp(s.stop - s.start, before, after) for s, (before, after) in zip(tile.reach, tile.ramps, strict=True))
+    return y[:, None] * x[None, :]
+
+
+def _overlap(a: Region, b: Region) -> Region | None:
+    ys, xs = (slice(max(i.start, j.start), min(i.stop, j.stop)) for i, j in zip(a, b, strict=True))
+    return None if ys.start >= ys.stop or xs.start >= xs.stop else (ys, xs)
+
+
+def _within(region: Region, outer: Region) -> Region:
+    """Return `region` in coordinates of `outer`."""
+    ys, xs = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(region, outer, strict=True))
+    return ys, xs
+
+
+class Blender:
+    """Adds up tiles of one section and hands out each tile's `write` region as soon as nothing more reaches it.
+
+    Memory is held only for regions that are waiting for a neighbour: one row of tiles when they come in reading
+    order, whatever the size of the section.
+
+    Parameters
+    ----------
+    tiles : sequence of Tile
+        Those that will be added. What is left out of a plan is simply not waited for.
+    """
+
+    def __init__(self, tiles: Sequence[Tile]) -> None:
+        self._tiles = list(dict.fromkeys(tiles))
+        self._targets = {t: [u for u in self._tiles if _overlap(t.reach, u.write) is not None] for t in self._tiles}
+        self._waiting = dict.fromkeys(self._tiles, 0)
+        for targets in self._targets.values():
+            for u in targets:
+                self._waiting[u] += 1
+        self._sums: dict[Tile, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+
+    def add(self, tile: Tile, probabilities: NDArray[np.float32]) -> list[tuple[Tile, NDArray[np.float32]]]:
+        """Add a tile's probabilities.
+
+        Parameters
+        ----------
+        tile : Tile
+            One of those given at the start.
+        probabilities : ndarray of float32, (C, h, w)
+            Over ``tile.reach``.
+
+        Returns
+        -------
+        list of (Tile, ndarray of float32 (C, h, w))
+            Tiles whose `write` region is now complete, with their blended probabilities.
+        """
+        weights = tile_weights(tile)
+        finished = []
+        for target in self._targets[tile]:
+            if target not in self._sums:
+                height, width = target.write_shape
+                self._sums[target] = (
+                    np.zeros((len(probabilities), height, width), np.float32),
+                    np.zeros((height, width), np.float32),
+                )
+            total, total_weight = self._sums[target]
+            shared = _overlap(tile.reach, target.write)
+            if shared is None:
+                continue
+            here, there = _within(shared, tile.reach), _within(shared, target.write)
+            total[:, *there] += probabilities[:, *here] * weights[here]
+            total_weight[there] += weights[here]
+            self._waiting[target] -= 1
+            if self._waiting[target] == 0:
+                del self._sums[target]
+                finished.append((target, total / total_weight))
+        return finished

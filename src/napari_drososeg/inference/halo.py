@@ -1,0 +1,67 @@
+"""Measuring how much context a network really needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from napari_drososeg.inference.config import PredictConfig
+from napari_drososeg.inference.predict import Predictor
+from napari_drososeg.inference.tiling import align_up
+from napari_drososeg.io import Stack
+
+SAME_LABELS = 0.999
+"""Share of labels that the default halo leaves as in the whole section."""
+
+
+def measure_halo(
+    network: str | Path,
+    stack: Stack,
+    *,
+    sections: Iterable[int] | None = None,
+    tile: int = 512,
+    config: PredictConfig | None = None,
+) -> int:
+    """Find the smallest halo with which tiles agree with the whole section.
+
+    Parameters
+    ----------
+    network : str or Path
+        Name of a network, or its checkpoint.
+    stack : Stack
+        Images such as it was trained on, larger than `tile`.
+    sections : iterable of int, optional
+        Which to compare on; all unless given.
+    tile : int
+        Part in px of each tile's edge that is written. Smaller than what prediction uses, so that there are more
+        seams and the halo found is on the safe side.
+    config : PredictConfig, optional
+        Device, engine and precision; its halo and tile are not used.
+
+    Returns
+    -------
+    int
+        Multiple of the network's stride, at most its receptive field (or a quarter of `tile` where the context is
+        global), for which at least `SAME_LABELS` of the labels are equal.
+    """
+    predictor = Predictor(network, config)
+    spec = predictor.spec
+    chosen = list(range(stack.n_sections)) if sections is None else list(sections)
+    longest = align_up(max(stack.shape[1:]), spec.stride)
+    limit = align_up(tile // 4 if spec.global_context else spec.receptive_field, spec.stride)
+
+    def labels(halo: int, edge: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
+        predictor.config = replace(predictor.config, halo=halo, tile=edge)
+        out = np.zeros((len(chosen), *stack.shape[1:]), np.uint8)
+        for result in predictor.run(stack, predictor.plan(stack, sections=chosen)):
+            out[chosen.index(result.z), *result.slices] = result.labels
+        return out
+
+    whole = labels(0, 2 * longest)
+    for halo in range(0, limit, spec.stride):
+        if np.mean(labels(halo, tile + 2 * halo) == whole) >= SAME_LABELS:
+            return halo
+    return limit

@@ -1,0 +1,88 @@
+"""int8 by post-training quantisation: about twice the speed of bf16 on processors with VNNI.
+
+The ranges of activations are taken from patches of the stack that is being predicted, so that they fit its contrast.
+The result is cached under the hashes of the checkpoint and of those patches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import io
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from napari_drososeg.checkpoint import sha256
+from napari_drososeg.errors import DrososegError
+from napari_drososeg.inference.openvino_engine import CONVERSION, cached, converted, version
+
+QUANTISATION = 1
+"""Part of the cache's key: raise it when the recipe below changes."""
+
+
+def has_nncf() -> bool:
+    """Whether the quantiser is installed."""
+    return importlib.util.find_spec("nncf") is not None
+
+
+def quantised(checkpoint: Path, patches: list[NDArray[np.float32]], *, notify: Callable[[str], None]) -> ov.Model:
+    """Return a checkpoint with int8 convolutions, from the cache or quantised now.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        The network.
+    patches : list of ndarray of float32, (1, 1, H, W)
+        Normalised pixels of the stack at hand; sides are multiples of the stride.
+    notify : callable
+        Told that it takes a while.
+
+    Raises
+    ------
+    DrososegError
+        If the quantiser is not installed and there is nothing in the cache.
+    """
+    digest = hashlib.sha256()
+    for patch in patches:
+        digest.update(patch.tobytes())
+    name = f"{sha256(checkpoint)[:24]}-{version()}-{CONVERSION}-int8-{QUANTISATION}-{digest.hexdigest()[:12]}"
+
+    def make() -> ov.Model:
+        if not has_nncf():
+            raise DrososegError(
+                "int8 needs the quantiser: run 'pip install \"napari-drososeg[int8]\"', or use another precision."
+            )
+        notify("Preparing the int8 network for this stack, once; this takes up to a minute.")
+        return quantise(converted(checkpoint), patches)
+
+    return cached(name, make)
+
+
+def quantise(model: ov.Model, patches: list[NDArray[np.float32]]) -> ov.Model:
+    """Quantise the convolutions of `model`, calibrated on `patches` (1, 1, H, W).
+
+    The first and the last convolution stay in floating point: they cost little and all detail passes through them.
+    """
+    # said by torch about compilers, while the quantiser is imported; of no concern to users
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    convolutions = [n.get_friendly_name() for n in model.get_ordered_ops() if n.get_type_name() == "Convolution"]
+    kept = [convolutions[0], convolutions[-1]] if len(convolutions) > 2 else []
+    with contextlib.redirect_stdout(io.StringIO()):  # it draws progress bars and cannot be asked not to
+        result: Any = nncf.quantize(
+            model,
+            nncf.Dataset(patches),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(patches),
+            ignored_scope=nncf.IgnoredScope(names=kept),
+        )
+    return result

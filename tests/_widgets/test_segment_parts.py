@@ -1,0 +1,255 @@
+"""The parts of the Segment widget that need no viewer: order, done map, arrays, checks, words, memory."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_drososeg._widgets import checks, preferences, store
+from napari_drososeg._widgets.job import Job, Scope, command_line, duration
+from napari_drososeg._widgets.legend import percentages
+from napari_drososeg._widgets.network_card import details, licence_note, summary
+from napari_drososeg._widgets.ordering import DoneMap, View, area, uncovered, unfinished, visit_order
+from napari_drososeg._widgets.store import LabelsStore, pieces
+from napari_drososeg.inference import PredictConfig
+
+
+@dataclass(frozen=True)
+class Tile:
+    write: tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Task:
+    z: int
+    tile: Tile
+
+
+def grid(n_sections: int, edge: int = 400, tile: int = 100) -> list[Task]:
+    starts = range(0, edge, tile)
+    return [
+        Task(z, Tile((slice(y, y + tile), slice(x, x + tile))))
+        for z in range(n_sections)
+        for y in starts
+        for x in starts
+    ]
+
+
+def test_order_is_where_one_looks() -> None:
+    tasks = grid(5)
+    ordered = visit_order(tasks, View(2, (200, 300, 0, 100)))
+    assert sorted(ordered, key=tasks.index) == tasks
+    assert ordered[0] == Task(2, Tile((slice(200, 300), slice(0, 100))))
+    assert [t.z for t in ordered[::16]] == [2, 3, 1, 4, 0]
+    wide = visit_order(tasks, View(0, (0, 200, 0, 400)))
+    assert all(t.tile.write[0].start < 200 for t in wide[:8])
+
+
+rects = st.tuples(*[st.integers(0, 12)] * 4).map(lambda t: (min(t[:2]), max(t[:2]) + 1, min(t[2:]), max(t[2:]) + 1))
+
+
+def painted(boxes: list[tuple[int, int, int, int]]) -> np.ndarray:
+    mask = np.zeros((14, 14), int)
+    for y0, y1, x0, x1 in boxes:
+        mask[y0:y1, x0:x1] += 1
+    return mask
+
+
+@given(rects, st.lists(rects, max_size=6))
+def test_uncovered_is_the_set_difference(rect: Any, done: Any) -> None:
+    left = uncovered(rect, done)
+    wanted = (painted([rect]) > 0) & (painted(done) == 0)
+    np.testing.assert_array_equal(painted(left), wanted)  # each pixel once
+
+
+@given(st.lists(st.tuples(st.booleans(), rects), max_size=8), rects)
+def test_done_map_counts_pixels(steps: Any, rect: Any) -> None:
+    done, mask = DoneMap(), np.zeros((14, 14), bool)
+    for add, r in steps:
+        (done.add if add else done.remove)(3, r)
+        mask[r[0] : r[1], r[2] : r[3]] = add
+    asked = painted([rect]) > 0
+    assert done.missing(3, rect) == np.count_nonzero(asked & ~mask)
+    assert done.covers(3, rect) == bool(mask[asked].all())
+    assert done.missing(4, rect) == area(rect)
+
+
+def test_unfinished_tasks() -> None:
+    tasks, done = grid(2), DoneMap()
+    done.add(0, (0, 100, 0, 400))
+    assert len(unfinished(tasks, done, whole_sections=False)) == 28
+    assert len(unfinished(tasks, done, whole_sections=True)) == 32  # blended tiles need their neighbours
+    done.add(0, (100, 400, 0, 400))
+    assert {t.z for t in unfinished(tasks, done, whole_sections=True)} == {1}
+    assert done.sections((400, 400)) == [0]
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+@pytest.mark.parametrize("flat", [False, True])
+def test_store_keeps_what_the_user_painted(on_disk: bool, flat: bool) -> None:
+    shape = (40, 50) if flat else (3, 40, 50)
+    box = LabelsStore(shape, 3, in_memory_bytes=0 if on_disk else None)
+    whole = (slice(0, 40), slice(0, 50))
+    z = 0 if flat else 1
+
+    def section() -> np.ndarray:
+        return np.asarray(box.labels[box.index(z, *whole)])
+
+    def paint(ys: slice, xs: slice, value: int) -> None:
+        box.labels[box.index(z, ys, xs)] = value
+
+    first = np.random.default_rng(1).integers(1, 4, (40, 50)).astype(np.uint8)
+    assert box.write(z, whole, first) == 0
+    np.testing.assert_array_equal(section(), first)
+    paint(slice(0, 5), slice(0, 5), 2)
+    paint(slice(10, 15), slice(0, 5), 0)  # erased
+    mine = np.zeros((40, 50), bool)
+    mine[:5, :5] = first[:5, :5] != 2  # painting what is there already is not a correction
+    second = first % 3 + 1
+    assert box.write(z, whole, second) == np.count_nonzero(mine)
+    wanted = np.where(mine, 2, second)
+    np.testing.assert_array_equal(section(), wanted)
+    third = np.full((40, 50), 2, np.uint8)  # agrees with the user, who must not be forgotten for it
+    box.write(z, whole, third)
+    box.write(z, whole, first)
+    np.testing.assert_array_equal(section(), np.where(mine, 2, first))
+    paint(slice(0, 5), slice(0, 5), 0)
+    box.write(z, (slice(0, 20), slice(0, 50)), first[:20])
+    np.testing.assert_array_equal(section()[:20], first[:20])
+    np.testing.assert_array_equal(box.counts, np.bincount(np.asarray(box.labels[...]).ravel(), minlength=256))
+    paint(slice(20, 30), slice(0, 50), 3)
+    box.count_strokes(z)
+    np.testing.assert_array_equal(box.total_counts(), np.bincount(np.asarray(box.labels[...]).ravel(), minlength=256))
+
+
+def test_scratch_of_dead_programs_is_removed() -> None:
+    dead = store.scratch_root() / "run-999999999-x"
+    dead.mkdir(parents=True)
+    mine = store.new_scratch()
+    assert mine.is_dir()
+    assert not dead.exists()
+    assert store.new_scratch() != mine
+
+
+def test_pieces_follow_the_chunks() -> None:
+    cut = pieces((slice(1000, 3000), slice(0, 1024)))
+    assert [(y.start, y.stop) for y, _ in cut] == [(1000, 1024), (1024, 2048), (2048, 3000)]
+    assert pieces((slice(5, 900), slice(7, 8))) == [(slice(5, 900), slice(7, 8))]
+
+
+def a_job(**changes: Any) -> Job:
+    job = Job("/zoo/unet.safetensors", "unet", "abc", PredictConfig(pixel_size=4.6), (0, 1, 2))
+    return replace(job, **changes)
+
+
+def test_key_says_what_decides_about_the_result() -> None:
+    job = a_job()
+    for same in ({"device": "cuda"}, {"tile": 512}, {"engine": "torch"}):
+        assert replace(job, config=replace(job.config, **same)).key == job.key
+    for other in ({"precision": "int8"}, {"halo": "exact"}, {"pixel_size": 9.0}, {"invert": True}, {"fill_nan": 0.0}):
+        assert replace(job, config=replace(job.config, **other)).key != job.key
+    assert replace(job, sha256="abd").key != job.key
+
+
+def test_the_command_is_one_the_command_line_knows() -> None:
+    from typer.main import get_command
+
+    from napari_drososeg.cli import app
+
+    config = PredictConfig("cpu", "openvino", "bf16", "exact", pixel_size=9.2, invert=True, fill_nan=0.5)
+    job = a_job(config=config, rect=(0, 64, 32, 96), sections=(4, 5, 6), outputs=frozenset({"labels", "probabilities"}))
+    text = command_line(job, "/data/my stack.tif", 20, pixel_size_given=True)
+    assert "'/data/my stack.tif'" in text
+    for part in (
+        "--sections 4-6",
+        "--roi 0:64,32:96",
+        "--pixel-size 9.2",
+        "--invert",
+        "--fill-nan 0.5",
+        "--model unet",
+    ):
+        assert part in text
+    known = {o for p in get_command(app).commands["predict"].params for o in p.opts}  # type: ignore[attr-defined]
+    assert {word for word in text.split() if word.startswith("--")} <= known
+    assert "--" not in command_line(a_job(), "a.tif", 3, pixel_size_given=False).replace("--model", "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "1 s"), (42.4, "42 s"), (100, "2 min"), (3600, "60 min"), (8000, "2 h 15 min"), (7200, "2 h")],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def form(**changes: Any) -> dict[str, str]:
+    values: dict[str, Any] = {
+        "image": None, "has_network": True, "scope": Scope.STACK, "first": 0, "last": 3, "flat_view": True,
+        "pixel_size": 4.6, "network_pixel_size": 4.6, "device": "auto", "engine": "auto", "precision": "auto",
+    }  # fmt: skip
+    return checks.problems(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"image": "no image"}, "image"),
+        ({"has_network": False}, "network"),
+        ({"scope": Scope.VIEW, "flat_view": False}, "scope"),
+        ({"scope": Scope.RANGE, "first": 4}, "range"),
+        ({"pixel_size": 0}, "pixel_size"),
+        ({"pixel_size": 0.0046}, "pixel_size"),
+        ({"engine": "openvino", "device": "cuda"}, "engine"),
+        ({"precision": "int8", "engine": "torch"}, "precision"),
+        ({"precision": "f16", "device": "cpu"}, "precision"),
+    ],
+)
+def test_problems_name_their_field(changes: dict[str, Any], field: str) -> None:
+    assert form() == {}
+    assert field in form(**changes)
+    assert len(form(**changes)[field]) > 7
+
+
+def test_preferences_survive_damage(tmp_path: Path) -> None:
+    assert preferences.load("segment") == {}
+    preferences.save("segment", {"network": "unet"})
+    preferences.save("batch", {"x": 1})
+    assert preferences.load("segment") == {"network": "unet"}
+    preferences.path().write_text("{ half a file", encoding="utf-8")
+    assert preferences.load("segment") == {}
+    preferences.save("segment", {"network": "fpn"})
+    assert json.loads(preferences.path().read_text(encoding="utf-8")) == {"segment": {"network": "fpn"}}
+    preferences.path().write_text("[1, 2]", encoding="utf-8")
+    assert preferences.load("segment") == {}
+    preferences.save("segment", {})
+
+
+def test_card_texts(zoo_with_tiny: Path) -> None:
+    from napari_drososeg.zoo import find_card
+
+    card = find_card("tiny")
+    assert "not scored" in summary(card)
+    assert card.spec is not None
+    scored = replace(
+        card, n_bytes=13_000_000, spec=replace(card.spec, metrics={"mean_iou": 0.842}, licence="CC-BY-NC-SA-3.0")
+    )
+    text = summary(scored, "about 14 s for this stack")
+    for part in ("84 % mean IoU", "non-commercial", "13 MB", "about 14 s"):
+        assert part in text
+    assert "mean iou: 0.842" in details(scored)
+    assert licence_note("CC0-1.0") == "CC0-1.0"
+    assert "downloaded" in summary(replace(card, spec=None, path=None))
+
+
+def test_percentages() -> None:
+    counts = np.zeros(256, np.int64)
+    assert percentages(counts, 3) is None
+    counts[:4] = (1000, 1, 1, 2)
+    assert percentages(counts, 3) == [25, 25, 50]

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_drososeg.inference import PredictConfig, Predictor
+from napari_drososeg.inference.engine import decide
+from napari_drososeg.io import as_stack
+
+pytest.importorskip("openvino")
+INT8 = PredictConfig(device="cpu", engine="openvino", precision="int8")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")  # nncf
+def test_int8_agrees_with_f32_and_is_calibrated_once_per_stack(tiny_network, texture, capsys):
+    pytest.importorskip("nncf")
+    stack = as_stack(texture, voxel_size=(50, 4.6, 4.6))
+    exact = Predictor(tiny_network, PredictConfig(device="cpu", engine="openvino", precision="f32"))
+    told: list[str] = []
+    labels = {}
+    for name, predictor in (("f32", exact), ("int8", Predictor(tiny_network, INT8, notify=told.append))):
+        labels[name] = np.zeros(stack.shape, np.uint8)
+        for r in predictor.run(stack, predictor.plan(stack)):
+            labels[name][r.z, *r.slices] = r.labels
+    assert predictor.description == "CPU, OpenVINO, int8"
+    assert len(told) == 1  # said once that it takes a while
+    assert np.mean(labels["int8"] == labels["f32"]) > 0.97
+    quantised = {n.get_type_name() for n in predictor.engine._model.get_ops()}
+    assert "FakeQuantize" in quantised
+    again: list[str] = []
+    predictor = Predictor(tiny_network, INT8, notify=again.append)
+    next(predictor.run(stack, predictor.plan(stack)))
+    assert again == []  # from the cache
+    assert "Statistics" not in capsys.readouterr().out
+
+
+def test_class_decision_is_argmax():
+    scores = np.random.default_rng(0).integers(0, 3, (5, 40, 50)).astype(np.float32)  # with many equals
+    np.testing.assert_array_equal(decide(scores), scores.argmax(0) + 1)
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 5])
+def test_class_decision_in_the_openvino_graph_is_argmax(n_classes):
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    from napari_drososeg.inference.openvino_engine import with_labels
+
+    scores = np.random.default_rng(0).integers(0, 3, (2, n_classes, 24, 31)).astype(np.float32)
+    data = ops.parameter([-1, n_classes, -1, -1], np.float32)
+    model = with_labels(ov.Model([ops.relu(data)], [data]))
+    found = ov.Core().compile_model(model, "CPU")(scores)[0]
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, scores.argmax(1) + 1)
