@@ -69,8 +69,9 @@ def segment_picture(path: Path, network: str | None, theme: str) -> None:
     widget = SegmentWidget(viewer)
     dock = viewer.window.add_dock_widget(widget, name="Segment stack", area="right")
     window = viewer.window._qt_window
-    window.resize(1400, 900)
     viewer.show()
+    wait(0.5)
+    window.resize(1400, 900)  # after showing: napari restores the size of its last window
     window.resizeDocks([dock], [320], Qt.Orientation.Horizontal)
     if network:
         widget.network.value = network
@@ -81,7 +82,7 @@ def segment_picture(path: Path, network: str | None, theme: str) -> None:
     pump(lambda: not widget.runner.busy)
     widget.scope.value = Scope.STACK
     widget.update_state()
-    wait(1.5)
+    wait(8)  # the notification of a long run fades
     path.parent.mkdir(parents=True, exist_ok=True)
     window.grab().save(str(path))
     print(f"{path}: {widget.status.value}")

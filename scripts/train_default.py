@@ -60,7 +60,7 @@ def load(numbers: Sequence[int]) -> list[AnnotatedSection]:
 def describe(train: str, seconds: float, loss: float) -> dict[str, object]:
     """Return the part of the card that says how the weights were made."""
     return {
-        "data": "Segmented anisotropic ssTEM dataset of neural tissue, larval Drosophila ventral nerve cord, stack 1",
+        "data": "larval Drosophila ventral nerve cord, ssTEM",
         "sections": train,
         "citation": CITATION,
         "licence": "CC BY-NC-SA 3.0",

@@ -215,7 +215,9 @@ def load_model(path: str | Path) -> tuple[NetworkSpec, torch.nn.Module]:
 
     spec = load_spec(path)
     try:
-        model = create_model(spec.architecture, len(spec.classes), **spec.arguments)
+        # Where training started from public weights, these are not needed again: all weights are in this file.
+        arguments = {k: v for k, v in spec.arguments.items() if k != "encoder_weights"}
+        model = create_model(spec.architecture, len(spec.classes), **arguments)
         model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
     except DrososegError:
         raise

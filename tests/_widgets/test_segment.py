@@ -15,7 +15,6 @@ from napari_drososeg._widgets.running import State
 from napari_drososeg.io import read_labels
 
 # napari's own label colours, made by scikit-image
-pytestmark = pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB:UserWarning")
 
 
 def click(qtbot: Any, button: Any) -> None:

@@ -14,7 +14,6 @@ from qtpy.QtCore import Qt
 from napari_drososeg._widgets.job import Scope
 
 # napari's own label colours, made by scikit-image
-pytestmark = pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB:UserWarning")
 
 
 def click(qtbot: Any, button: Any) -> None:

@@ -14,7 +14,8 @@ from napari_drososeg.inference.engine import Output
 
 WORKSPACE_FACTOR = 5.0
 """Memory at the fullest moment over the size of the largest activation: its input, its output, what skip
-connections keep, and the buffers of convolutions. Checked against the measured peak of the U-Net."""
+connections keep, and the buffers of convolutions. An estimate on the safe side; what it misses, the retreat from
+memory that ran out catches."""
 
 _AUTOCAST = {"bf16": torch.bfloat16, "f16": torch.float16}
 
