@@ -28,6 +28,7 @@ from napari_drososeg._widgets.layers import (
 from napari_drososeg._widgets.ordering import DoneMap, View, area, rect_of
 from napari_drososeg._widgets.record import run_record
 from napari_drososeg._widgets.worker import Piece, Planned, SegmentWorker, start
+from napari_drososeg.zoo import find_network
 
 if TYPE_CHECKING:
     import napari
@@ -150,8 +151,12 @@ class Runner(QObject):
         def load(notify: Callable[[str], None]) -> Predictor:
             key = (job.sha256, job.network, job.config)
             if self._predictor is None or self._predictor[0] != key:
-                from napari_drososeg.inference import Predictor
+                from napari_drososeg.inference import Predictor, choose
 
+                if choose(job.config).engine == "openvino":
+                    from napari_drososeg.inference.openvino_engine import convert_elsewhere
+
+                    convert_elsewhere(find_network(job.network))
                 self._predictor = None  # two networks need not fit into memory together
                 self._predictor = (key, Predictor(job.network, job.config, notify=notify))
             return self._predictor[1]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import shutil
+import subprocess
+import sys
 import tempfile
 import threading
 import warnings
@@ -139,6 +141,28 @@ def activation_bytes(model: ov.Model, edge: int = 256) -> float:
     return peak / edge**2
 
 
+def cache_name(checkpoint: Path) -> str:
+    """Return what a converted checkpoint is kept under: it changes with the weights, OpenVINO and our conversion."""
+    return f"{sha256(checkpoint)[:24]}-{version()}-{CONVERSION}"
+
+
+def convert_elsewhere(checkpoint: Path) -> None:
+    """Fill the cache for a checkpoint from a process of its own, if it is not there yet.
+
+    Conversion needs torch, and importing torch holds Python's lock for seconds: in a thread of a program with windows
+    they would all stand still. If it fails, `converted` tries again and says why.
+    """
+    if (_cache_folder(cache_name(checkpoint)) / "model.xml").exists():
+        return
+    code = f"import sys; from pathlib import Path; from {__name__} import converted; converted(Path(sys.argv[1]))"
+    subprocess.run(
+        [sys.executable, "-c", code, str(checkpoint)],
+        check=False,
+        capture_output=True,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+    )
+
+
 def converted(checkpoint: Path) -> ov.Model:
     """Return a checkpoint as an OpenVINO model with free batch and size, from the cache or converted now.
 
@@ -147,12 +171,16 @@ def converted(checkpoint: Path) -> ov.Model:
     ConversionError
         If OpenVINO cannot represent the network, or gives other results than torch.
     """
-    return cached(f"{sha256(checkpoint)[:24]}-{version()}-{CONVERSION}", lambda: convert(checkpoint))
+    return cached(cache_name(checkpoint), lambda: convert(checkpoint))
 
 
 def version() -> str:
     """Return OpenVINO's version number, fit for a file name."""
     return str(ov.__version__).split("-")[0]
+
+
+def _cache_folder(name: str) -> Path:
+    return cache_folder() / "openvino" / name
 
 
 def cached(name: str, make: Callable[[], ov.Model]) -> ov.Model:
@@ -161,7 +189,7 @@ def cached(name: str, make: Callable[[], ov.Model]) -> ov.Model:
     Written to a temporary folder and renamed, so that two programs starting at once, or one that is killed, leave a
     whole model or none. Where the cache cannot be written the model is used all the same.
     """
-    folder = cache_folder() / "openvino" / name
+    folder = _cache_folder(name)
     if (folder / "model.xml").exists():
         try:
             return ov.Core().read_model(folder / "model.xml")

@@ -19,9 +19,8 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from napari_drososeg.checkpoint import sha256
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.inference.openvino_engine import CONVERSION, cached, converted, version
+from napari_drososeg.inference.openvino_engine import cache_name, cached, converted
 
 QUANTISATION = 1
 """Part of the cache's key: raise it when the recipe below changes."""
@@ -52,7 +51,7 @@ def quantised(checkpoint: Path, patches: list[NDArray[np.float32]], *, notify: C
     digest = hashlib.sha256()
     for patch in patches:
         digest.update(patch.tobytes())
-    name = f"{sha256(checkpoint)[:24]}-{version()}-{CONVERSION}-int8-{QUANTISATION}-{digest.hexdigest()[:12]}"
+    name = f"{cache_name(checkpoint)}-int8-{QUANTISATION}-{digest.hexdigest()[:12]}"
 
     def make() -> ov.Model:
         if not has_nncf():
