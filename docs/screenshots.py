@@ -58,14 +58,16 @@ def segment_picture(path: Path, network: str | None, theme: str) -> None:
     from napari_drososeg._widgets.segment import SegmentWidget
     from napari_drososeg.errors import DrososegError
 
+    attribution = "Gerhard et al. 2013, doi 10.6084/m9.figshare.856713, CC BY-NC-SA 3.0"
     try:
         layers = drosophila_vnc_sample()
     except (DrososegError, OSError) as error:
         print(f"{error}\nThe synthetic stack is used instead.")
-        layers = synthetic_sample()
+        layers, attribution = synthetic_sample(), "synthetic stack"
     viewer = napari.Viewer(show=False)
     viewer.theme = theme
     viewer.add_layer(Layer.create(*layers[0]))
+    viewer.text_overlay.text, viewer.text_overlay.visible = attribution, True
     widget = SegmentWidget(viewer)
     dock = viewer.window.add_dock_widget(widget, name="Segment stack", area="right")
     window = viewer.window._qt_window

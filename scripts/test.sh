@@ -9,8 +9,9 @@ packages=(xvfb xauth libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0 
 if command -v dpkg-query >/dev/null; then
     missing=()
     for package in "${packages[@]}"; do
-        state=$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true)
-        [ "$state" = "install ok installed" ] || missing+=("$package")
+        # Debian 13 and Ubuntu 24.04 put t64 behind the names of some.
+        state=$(dpkg-query -W -f='${Status}\n' "$package" "${package}t64" 2>/dev/null || true)
+        [[ $state == *"install ok installed"* ]] || missing+=("$package")
     done
     if [ ${#missing[@]} -gt 0 ]; then
         install="apt-get install -y --no-install-recommends ${missing[*]}"
@@ -18,10 +19,11 @@ if command -v dpkg-query >/dev/null; then
             echo "The viewer tests need system libraries. As an administrator: apt-get update && $install" >&2
             exit 1
         fi
-        # Some are called otherwise on newer Debians; what is essential then fails in the tests by its name.
+        export DEBIAN_FRONTEND=noninteractive
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive $install >/dev/null || for package in "${missing[@]}"; do
-            DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$package" >/dev/null || true
+        for package in "${missing[@]}"; do
+            apt-get install -y --no-install-recommends "$package" >/dev/null ||
+                apt-get install -y --no-install-recommends "${package}t64" >/dev/null
         done
     fi
 elif ! command -v xvfb-run >/dev/null; then
