@@ -67,7 +67,8 @@ def segment_picture(path: Path, network: str | None, theme: str) -> None:
     viewer = napari.Viewer(show=False)
     viewer.theme = theme
     viewer.add_layer(Layer.create(*layers[0]))
-    viewer.text_overlay.text, viewer.text_overlay.visible = attribution, True
+    overlay = viewer.canvas.overlays.text
+    overlay.text, overlay.visible = attribution, True
     widget = SegmentWidget(viewer)
     dock = viewer.window.add_dock_widget(widget, name="Segment stack", area="right")
     window = viewer.window._qt_window

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import pickle
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -63,6 +65,46 @@ def test_what_is_no_safetensors_file_is_refused(content: bytes, tmp_path: Path) 
     path.write_bytes(content)
     with pytest.raises(DrososegError, match="not a network"):
         load_spec(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        '{"a": {"data_offsets": []}}',
+        '{"a": {"data_offsets": [0, "q"]}}',
+        '{"a": {"data_offsets": [0, 1e999]}}',
+        '{"a": {}}',
+        '{"__metadata__": ["drososeg"]}',
+        "[" * 100_000,
+    ],
+)
+def test_a_header_that_makes_no_sense_is_refused(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode())
+    with pytest.raises(DrososegError, match=r"file\.safetensors' is not a network: its safetensors header is damaged"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": [{"value": "x", "name": "a", "color": "#000000"}]},
+        {"classes": 5},
+        {"normalisation": [1]},
+        {"version": "x"},
+        {"name": ["a"]},
+        {"title": None},
+    ],
+)
+def test_a_description_that_makes_no_sense_is_refused(changes: dict[str, object], tiny_network: Path) -> None:
+    plain = json.loads(load_spec(tiny_network).to_json())
+    with pytest.raises(DrososegError, match="not valid|Each class needs"):
+        NetworkSpec.from_json(json.dumps(plain | changes))
+
+
+def test_a_description_of_too_large_a_number_is_refused() -> None:
+    with pytest.raises(DrososegError, match="not valid"):
+        NetworkSpec.from_json('{"version": ' + "9" * 5000 + "}")  # Python refuses to read such integers
 
 
 def test_somebody_elses_safetensors_file_is_refused(tmp_path: Path) -> None:

@@ -39,3 +39,14 @@ def test_a_bad_table_is_refused_by_name(rows: list[tuple[int, str, str]], named:
 def test_a_row_without_a_name_is_refused() -> None:
     with pytest.raises(DrososegError, match="'name'"):
         ClassTable.from_list([{"value": 1, "color": "#000000"}])
+
+
+@pytest.mark.parametrize("value", ["x", 1.5, None, []])
+def test_a_row_whose_value_is_no_number_is_refused(value: object) -> None:
+    with pytest.raises(DrososegError, match="'value'"):
+        ClassTable.from_list([{"value": value, "name": "a", "color": "#000000"}])
+
+
+def test_rows_that_make_no_table_are_refused_for_what_is_wrong_with_them() -> None:
+    with pytest.raises(DrososegError, match="'red'"):
+        ClassTable.from_list([{"value": 1, "name": "a", "color": "red"}])

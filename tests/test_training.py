@@ -63,6 +63,30 @@ def test_a_state_of_other_settings_is_refused(section: AnnotatedSection, tmp_pat
         Training([section], CONFIG, state_file=state)
 
 
+def test_a_state_of_other_sections_is_refused(section: AnnotatedSection, tmp_path: Path) -> None:
+    state = tmp_path / "state.safetensors"
+    list(Training([section], replace(CONFIG, steps=1), state_file=state).run())
+    other = AnnotatedSection(section.image, section.labels[::-1].copy())
+    with pytest.raises(DrososegError, match="other sections"):
+        Training([other], replace(CONFIG, steps=1), state_file=state)
+
+
+def test_dropout_resumes_exactly_too(section: AnnotatedSection, tmp_path: Path) -> None:
+    config = replace(CONFIG, architecture="deeplabv3plus", steps=4)
+    expected = losses(Training([section], config))
+    state = tmp_path / "state.safetensors"
+    run = Training([section], config, state_file=state).run(event_every=1, validate_every=2)
+    while next(run).step < 3:
+        pass
+    run.close()
+    assert losses(Training([section], config, state_file=state)) == {k: expected[k] for k in (3, 4)}
+
+
+def test_labels_beyond_the_classes_are_refused(section: AnnotatedSection) -> None:
+    with pytest.raises(DrososegError, match="holds the label 3, but there are only 2"):
+        Training([section], replace(CONFIG, n_classes=2))
+
+
 def test_a_loss_that_is_not_finite_stops_with_a_reason(section: AnnotatedSection) -> None:
     with pytest.raises(DrososegError, match="lower the learning rate"):
         list(Training([section], replace(CONFIG, learning_rate=1e30), validation=[]).run(event_every=1))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import http.server
 import json
 import shutil
+import struct
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -73,6 +74,21 @@ def test_a_damaged_file_in_the_users_folder_does_not_hide_the_others(tiny_networ
     assert DEFAULT_NETWORK in {c.name for c in list_networks()}
     with pytest.raises(DrososegError, match=r"bad\.safetensors"):
         find_network("bad")
+
+
+@pytest.mark.parametrize("changes", [{"classes": [{"value": "x", "name": "a", "color": "#000000"}]}, {"name": []}])
+def test_a_malformed_description_in_the_users_folder_does_not_hide_the_others(
+    tiny_network: Path, changes: dict[str, object]
+) -> None:
+    text = json.dumps(json.loads(load_spec(tiny_network).to_json()) | changes)
+    header = json.dumps({"__metadata__": {"drososeg": text}}).encode()
+    user_folder().mkdir(parents=True)
+    (user_folder() / "odd.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    (user_folder() / "bad.safetensors").write_bytes(struct.pack("<Q", 27) + b'{"a": {"data_offsets": []}}')
+    assert DEFAULT_NETWORK in {c.name for c in list_networks()}
+    for name in ("odd", "bad"):
+        with pytest.raises(DrososegError, match="not valid|Each class needs|not a network"):
+            find_network(name)
 
 
 def test_a_path_is_taken_as_it_is(tiny_network: Path) -> None:

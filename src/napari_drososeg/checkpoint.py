@@ -26,6 +26,10 @@ FORMAT_VERSION = 1
 HEADER_KEY = "drososeg"
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 
+# What can go wrong in JSON that anybody may have written; DrososegError is a ValueError and is let through first.
+_MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
+_TEXTS = ("name", "title", "architecture", "licence")
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -108,8 +112,12 @@ class NetworkSpec:
             values = {k: v for k, v in plain.items() if k in known}
             values["classes"] = ClassTable.from_list(plain["classes"])
             values["normalisation"] = Normalisation(**plain["normalisation"])
+            if wrong := [k for k in _TEXTS if not isinstance(values[k], str)]:
+                raise TypeError(f"its {wrong[0]} is no text")
             return cls(**values)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except DrososegError:
+            raise
+        except _MALFORMED as error:
             raise DrososegError(f"The description inside this network is not valid ({error}).") from error
 
 
@@ -180,15 +188,17 @@ def load_spec(path: str | Path) -> NetworkSpec:
         expected = (
             8 + length + max((int(v["data_offsets"][1]) for k, v in header.items() if k != "__metadata__"), default=0)
         )
+        text = (header.get("__metadata__") or {}).get(HEADER_KEY)
+    except DrososegError:
+        raise
     except OSError as error:
         raise DrososegError(f"Cannot read the network '{path}': {error.strerror or error}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except _MALFORMED as error:
         raise DrososegError(f"'{path}' is not a network: its safetensors header is damaged.") from error
     if size != expected:
         raise DrososegError(
             f"The network '{path}' is damaged: {size} bytes where {expected} were written. Copy it again."
         )
-    text = (header.get("__metadata__") or {}).get(HEADER_KEY)
     if text is None:
         raise DrososegError(f"'{path}' is a safetensors file, but none that napari-drososeg wrote.")
     return NetworkSpec.from_json(text)

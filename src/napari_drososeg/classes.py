@@ -111,12 +111,14 @@ class ClassTable:
         Raises
         ------
         DrososegError
-            If a row lacks a key or the table is not valid.
+            If a row lacks a key, a value is no number, or the table is not valid.
         """
         try:
             return cls(tuple(SegmentationClass(int(str(r["value"])), str(r["name"]), str(r["color"])) for r in rows))
-        except (KeyError, TypeError) as error:
-            raise DrososegError("Each class needs a 'value', a 'name' and a 'color'.") from error
+        except DrososegError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise DrososegError("Each class needs a 'value' (1, 2, 3, ...), a 'name' and a 'color'.") from error
 
 
 DROSOPHILA_CLASSES = ClassTable(

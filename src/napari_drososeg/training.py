@@ -7,6 +7,7 @@ to inference is a checkpoint alone.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import time
@@ -128,6 +129,18 @@ def preferred_precision() -> str:
     return "bf16-mixed" if native else "32-true"
 
 
+def _digest(sections: Sequence[AnnotatedSection], start: dict[str, Tensor] | None) -> str:
+    """Return a SHA-256 of what is trained on and from."""
+    digest = hashlib.sha256()
+    for section in sections:
+        digest.update(section.image.tobytes())
+        digest.update(section.labels.tobytes())
+    for name, value in (start or {}).items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 class Training:
     """A run of training: its network, its optimiser and how far it is.
 
@@ -163,12 +176,22 @@ class Training:
         self.validation = validation
         self.state_file = state_file
         self.step = 0
+        self._inputs = _digest(sections, start)
         self.sampler = PatchSampler(sections, config.patch, config.batch, config.augmentation, config.seed)
         precision = preferred_precision() if config.precision == "auto" else config.precision
         self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=precision)
+        for number, section in enumerate([*sections, *validation]):
+            if section.labels.max(initial=0) > config.n_classes:
+                raise DrososegError(
+                    f"Annotated section {number} holds the label {section.labels.max()}, but there are only "
+                    f"{config.n_classes} classes."
+                )
+        arguments = dict(config.arguments)
+        if start is not None or (state_file is not None and state_file.exists()):
+            arguments.pop("encoder_weights", None)  # overwritten in a moment: not worth a download
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            model = create_model(config.architecture, config.n_classes, **config.arguments)
+            model = create_model(config.architecture, config.n_classes, **arguments)
         if start is not None:
             model.load_state_dict(start)
         model = model.to(memory_format=torch.channels_last)
@@ -209,15 +232,18 @@ class Training:
                 continue
             loss = float(np.mean(losses))
             if not math.isfinite(loss):
-                raise DrososegError(
-                    f"The loss is no longer finite at step {self.step}: lower the learning rate "
-                    f"({self.config.learning_rate:g}). The state of the last validation is kept."
-                )
+                raise self._diverged()
             losses.clear()
             if validates:
                 self._save_state()
             scores = self.validate() if validates and self.validation else None
             yield TrainEvent(self.step, loss, rate, time.perf_counter() - begin, scores)
+
+    def _diverged(self) -> DrososegError:
+        return DrososegError(
+            f"The loss is no longer finite at step {self.step}: lower the learning rate "
+            f"({self.config.learning_rate:g}). The state of the last validation is kept."
+        )
 
     def _update(self, rate: float) -> float:
         for group in self.optimiser.param_groups:
@@ -225,7 +251,9 @@ class Training:
         images, labels = self.sampler(self.step)
         device = self.fabric.device
         self.model.train()
-        logits = self.model(torch.from_numpy(images).to(device, memory_format=torch.channels_last))
+        with torch.random.fork_rng():  # dropout too is a function of seed and step, so that resuming is exact
+            torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+            logits = self.model(torch.from_numpy(images).to(device, memory_format=torch.channels_last))
         loss = cross_entropy(logits, torch.from_numpy(labels).to(device))
         self.optimiser.zero_grad()
         self.fabric.backward(loss)
@@ -262,12 +290,14 @@ class Training:
         from safetensors.torch import save
 
         tensors = {f"model.{k}": v for k, v in self.model.module.state_dict().items()}
+        if not all(bool(torch.isfinite(v).all()) for v in tensors.values()):
+            raise self._diverged()  # before the last good state is replaced
         tensors |= {f"averaged.{k}": v for k, v in self.averaged.module.state_dict().items()}
         for index, entry in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": v for k, v in entry.items()}
         content = save(
             {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
-            metadata={"step": str(self.step), "config": self.config.to_json()},
+            metadata={"step": str(self.step), "config": self.config.to_json(), "inputs": self._inputs},
         )
         atomic.write_bytes(self.state_file, content)
 
@@ -278,6 +308,8 @@ class Training:
             metadata = file.metadata()
             if metadata.get("config") != self.config.to_json():
                 raise DrososegError(f"'{path}' is the state of a run with other settings: use another folder.")
+            if metadata.get("inputs") != self._inputs:
+                raise DrososegError(f"'{path}' is the state of a run on other sections: use another folder.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         part = {
             prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -287,7 +287,13 @@ def test_save_and_copy(
     assert text.startswith(f"drososeg predict '{file}' -o ")
     assert "--model tiny --sections 1-2" in text
     assert "--precision f32" in text
-    assert "--pixel-size 4.6" in text  # the file does not say it
+    assert "--pixel-size 4.6" in text
+    assert "uncertainty" not in widget.status.value
+    widget.uncertainty.value = True
+    assert "uncertainty" in widget.copy_button.tooltip
+    click(qtbot, widget.copy_button)
+    assert "no uncertainty" in widget.status.value
+    widget.uncertainty.value = False
     click(qtbot, widget.run_button)
     finish(widget)
     assert widget.save_button.enabled
@@ -321,3 +327,70 @@ def test_choices_persist_but_not_the_images(
     assert not again.invert.value
     assert again.pixel_size.value == pytest.approx(4.6)
     again.close()
+
+
+def test_choices_are_kept_without_a_run(make_napari_viewer: Any, qtbot: Any) -> None:
+    from napari_drososeg._widgets import preferences
+    from napari_drososeg._widgets.segment import SegmentWidget
+
+    preferences.save("segment", {"network": "tiny", "device": "cuda:1"})
+    viewer = make_napari_viewer(show=True)
+    widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget)
+    assert widget.device.value == "auto"  # it is not known yet whether there is such a card
+    widget._show_devices(("cuda:0", "cuda:1"))
+    assert widget.device.value == "cuda:1"
+    assert widget.device.choices == ("auto", "cpu", "cuda:0", "cuda:1")
+    widget.halo.value = "exact"
+    viewer.window.remove_dock_widget(widget)
+    assert preferences.load("segment")["halo"] == "exact"
+    assert preferences.load("segment")["device"] == "cuda:1"
+
+    widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget)
+    assert widget.halo.value == "exact"
+    widget.halo.value = "default"
+    viewer.close()
+    assert preferences.load("segment")["halo"] == "default"
+
+
+def test_what_it_runs_on_and_how_long_is_said_before(
+    open_widget: Any, qtbot: Any, finish: Any, settle: Any, stack: np.ndarray
+) -> None:
+    from napari_drososeg.inference import accelerators
+    from napari_drososeg.io import as_stack
+
+    widget = open_widget(stack)
+    settle(widget)
+    assert "Runs on CPU, PyTorch, f32" in widget.card_text.value
+    assert widget.device.choices == ("auto", "cpu", *accelerators())
+    assert widget.expected_seconds(widget.job()) is None
+    widget.scope.value = Scope.STACK
+    click(qtbot, widget.run_button)
+    finish(widget)
+    settle(widget)
+    predictor, job = widget.runner._predictor[1], widget.job()
+    estimate = predictor.estimate(predictor.plan(as_stack(stack)))
+    assert widget.expected_seconds(job) == pytest.approx(estimate)
+
+
+def test_notices_of_the_reader_are_said(open_widget: Any, qtbot: Any, finish: Any, stack: np.ndarray) -> None:
+    widget = open_widget(stack, metadata={"notices": ["RGB converted to grey."]})
+    assert widget.status.value == "RGB converted to grey."
+    click(qtbot, widget.run_button)
+    finish(widget)
+    assert widget.status.value.count("RGB converted to grey.") == 1
+    assert labels_of(widget).metadata["drososeg"]["notices"] == ["RGB converted to grey."]
+
+
+def test_keys_choose_the_class(open_widget: Any, qtbot: Any, finish: Any, stack: np.ndarray) -> None:
+    widget = open_widget(stack)
+    click(qtbot, widget.run_button)
+    finish(widget)
+    layer = labels_of(widget)
+    widget.viewer.layers.selection.active = layer
+    canvas = widget.viewer.window._qt_viewer.canvas.native
+    for key, value in ((Qt.Key.Key_E, 3), (Qt.Key.Key_Q, 1), (Qt.Key.Key_W, 2)):
+        qtbot.keyClick(canvas, key, Qt.KeyboardModifier.ShiftModifier)
+        assert layer.selected_label == value
+    assert "Shift+Q" in widget.keys.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_drososeg._widgets import checks, preferences, store
-from napari_drososeg._widgets.job import Job, Scope, command_line, duration
+from napari_drososeg._widgets import checks, preferences
+from napari_drososeg._widgets.job import Job, Scope, command_line, duration, read_pixels
 from napari_drososeg._widgets.legend import percentages
 from napari_drososeg._widgets.network_card import details, licence_note, summary
-from napari_drososeg._widgets.ordering import DoneMap, View, area, uncovered, unfinished, visit_order
+from napari_drososeg._widgets.ordering import DoneMap, View, area, has_moved, uncovered, unfinished, visit_order
 from napari_drososeg._widgets.store import LabelsStore, pieces
 from napari_drososeg.inference import PredictConfig
 
@@ -50,6 +51,62 @@ def test_order_is_where_one_looks() -> None:
     assert [t.z for t in ordered[::16]] == [2, 3, 1, 4, 0]
     wide = visit_order(tasks, View(0, (0, 200, 0, 400)))
     assert all(t.tile.write[0].start < 200 for t in wide[:8])
+
+
+def test_the_view_has_moved_when_its_middle_was_out_of_sight() -> None:
+    before = View(2, (100, 200, 100, 200))
+    assert not has_moved(before, before)
+    assert not has_moved(before, View(2, (150, 250, 60, 160)))  # still much the same
+    assert not has_moved(before, View(2, (0, 300, 0, 300)))  # zoomed out
+    assert has_moved(before, View(3, (100, 200, 100, 200)))
+    assert has_moved(before, View(2, (160, 260, 100, 200)))
+    assert has_moved(before, View(2, (100, 200, 0, 90)))
+
+
+def test_a_pan_brings_what_is_seen_now_first(zoo_with_tiny: Path) -> None:
+    from napari_drososeg._widgets.worker import Control, Piece, _segment
+    from napari_drososeg.inference import Predictor
+    from napari_drososeg.io import as_stack
+
+    config = PredictConfig("cpu", "torch", "f32", 0, tile=64, batch=1, pixel_size=4.6)
+    network = zoo_with_tiny / "tiny.safetensors"
+    job = a_job(network=str(network), config=config, sections=(0,))
+    image = np.random.default_rng(0).integers(0, 255, (1, 256, 256), np.uint8)
+    views = [View(0, (0, 64, 0, 64))]
+    control, corners = Control(), []
+    for what in _segment(
+        lambda notify: Predictor(network, config, notify=notify),
+        as_stack(image), job, DoneMap(), lambda: views[-1], lambda _text: None, control,
+    ):  # fmt: skip
+        if isinstance(what, Piece):
+            control.written()
+            corners.append(tuple(s.start for s in what.slices))
+            views.append(View(0, (192, 256, 192, 256)))
+    assert control.error is None
+    assert corners[:2] == [(0, 0), (192, 192)]
+    assert sorted(corners) == [(y, x) for y in range(0, 256, 64) for x in range(0, 256, 64)]
+
+
+@pytest.mark.parametrize("pixel_size", [None, 4.6, 9.2, 1.3])
+@pytest.mark.parametrize("halo", ["default", "exact"])
+@pytest.mark.parametrize("rect", [None, (5, 700, 300, 401)])
+def test_expected_work_is_what_will_be_read(pixel_size: Any, halo: Any, rect: Any, zoo_with_tiny: Path) -> None:
+    from napari_drososeg._widgets.choice import tile_edge
+    from napari_drososeg.inference import Predictor
+    from napari_drososeg.io import as_stack
+    from napari_drososeg.zoo import find_card
+
+    card = find_card("tiny")
+    config = PredictConfig("cpu", "torch", "f32", halo, tile=tile_edge(card.spec, halo), pixel_size=pixel_size)
+    job = a_job(config=config, rect=rect, sections=(0, 2))
+    shape = (3, 3000, 2100)
+    stack = as_stack(np.broadcast_to(np.uint8(0), shape))
+    tasks = Predictor(zoo_with_tiny / "tiny.safetensors", config).plan(stack, sections=job.sections, roi=job.roi)
+    wanted = sum(t.tile.read_shape[0] * t.tile.read_shape[1] for t in tasks)
+    assert card.spec is not None
+    assert read_pixels(job, card.spec, shape) == wanted
+    if pixel_size is None:
+        assert wanted > job.pixels(shape)
 
 
 rects = st.tuples(*[st.integers(0, 12)] * 4).map(lambda t: (min(t[:2]), max(t[:2]) + 1, min(t[2:]), max(t[2:]) + 1))
@@ -129,13 +186,19 @@ def test_store_keeps_what_the_user_painted(on_disk: bool, flat: bool) -> None:
     np.testing.assert_array_equal(box.total_counts(), np.bincount(np.asarray(box.labels[...]).ravel(), minlength=256))
 
 
-def test_scratch_of_dead_programs_is_removed() -> None:
-    dead = store.scratch_root() / "run-999999999-x"
-    dead.mkdir(parents=True)
-    mine = store.new_scratch()
-    assert mine.is_dir()
-    assert not dead.exists()
-    assert store.new_scratch() != mine
+def test_labels_that_are_no_class_go_back() -> None:
+    box = LabelsStore((1, 20, 20), 3)
+    whole = (slice(0, 20), slice(0, 20))
+    box.write(0, whole, np.full((20, 20), 1, np.uint8))
+    box.labels[0, :5] = 2
+    assert box.write(0, whole, np.full((20, 20), 3, np.uint8)) == 100
+    box.labels[0, 2:8] = 9
+    assert box.count_strokes(0) == 120
+    assert box.write(0, (slice(0, 10), slice(0, 20)), np.full((10, 20), 1, np.uint8)) == 100
+    assert (box.labels[0, :5] == 2).all()  # the user's own, not lost for the slip
+    assert (box.labels[0, 5:10] == 1).all()
+    assert box.refused == 120
+    np.testing.assert_array_equal(box.total_counts(), np.bincount(box.labels.ravel(), minlength=256))
 
 
 def test_pieces_follow_the_chunks() -> None:
@@ -165,7 +228,7 @@ def test_the_command_is_one_the_command_line_knows() -> None:
 
     config = PredictConfig("cpu", "openvino", "bf16", "exact", pixel_size=9.2, invert=True, fill_nan=0.5)
     job = a_job(config=config, rect=(0, 64, 32, 96), sections=(4, 5, 6), outputs=frozenset({"labels", "probabilities"}))
-    text = command_line(job, "/data/my stack.tif", 20, pixel_size_given=True)
+    text = command_line(job, "/data/my stack.tif", 20)
     assert "'/data/my stack.tif'" in text
     for part in (
         "--sections 4-6",
@@ -178,7 +241,9 @@ def test_the_command_is_one_the_command_line_knows() -> None:
         assert part in text
     known = {o for p in get_command(app).commands["predict"].params for o in p.opts}  # type: ignore[attr-defined]
     assert {word for word in text.split() if word.startswith("--")} <= known
-    assert "--" not in command_line(a_job(), "a.tif", 3, pixel_size_given=False).replace("--model", "")
+    plain = command_line(a_job(), "a.tif", 3).replace("--model", "")
+    assert plain.count("--") == 1
+    assert plain.endswith("--pixel-size 4.6")  # the layer's may not be the file's
 
 
 @pytest.mark.parametrize(
@@ -191,7 +256,7 @@ def test_duration(seconds: float, text: str) -> None:
 
 def form(**changes: Any) -> dict[str, str]:
     values: dict[str, Any] = {
-        "image": None, "has_network": True, "scope": Scope.STACK, "first": 0, "last": 3, "flat_view": True,
+        "image": None, "network": None, "scope": Scope.STACK, "first": 0, "last": 3, "flat_view": True,
         "pixel_size": 4.6, "network_pixel_size": 4.6, "device": "auto", "engine": "auto", "precision": "auto",
     }  # fmt: skip
     return checks.problems(**{**values, **changes})
@@ -201,11 +266,12 @@ def form(**changes: Any) -> dict[str, str]:
     ("changes", "field"),
     [
         ({"image": "no image"}, "image"),
-        ({"has_network": False}, "network"),
+        ({"network": "no network"}, "network"),
         ({"scope": Scope.VIEW, "flat_view": False}, "scope"),
         ({"scope": Scope.RANGE, "first": 4}, "range"),
         ({"pixel_size": 0}, "pixel_size"),
         ({"pixel_size": 0.0046}, "pixel_size"),
+        ({"device": "cuda" if sys.platform == "darwin" else "mps"}, "device"),
         ({"engine": "openvino", "device": "cuda"}, "engine"),
         ({"precision": "int8", "engine": "torch"}, "precision"),
         ({"precision": "f16", "device": "cpu"}, "precision"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,13 +81,10 @@ def test_pixel_size_is_asked_once_and_checked(open_widget: Any, qtbot: Any, fini
 
 def test_choices_that_cannot_work_are_marked(open_widget: Any, stack: np.ndarray) -> None:
     widget = open_widget(stack)
-    widget.device.value = "mps"
-    assert widget.marked("device")
-    assert not widget.run_button.enabled
-    assert "Apple" in widget.problem.value
-    widget.device.value = "cpu"
     widget.precision.value = "int8"  # the engine is torch
     assert widget.marked("precision")
+    assert not widget.run_button.enabled
+    assert "OpenVINO" in widget.problem.value
     widget.precision.value = "f32"
     widget.scope.value = Scope.VIEW
     widget.viewer.dims.ndisplay = 3
@@ -102,6 +100,102 @@ def test_choices_that_cannot_work_are_marked(open_widget: Any, stack: np.ndarray
     widget.image.value = widget.viewer.layers["movie"]
     assert widget.marked("image")
     assert "4 axes" in widget.problem.value
+
+
+@pytest.mark.parametrize("kind", ["empty", "damaged", "cut short"])
+def test_a_zoo_without_networks_is_said(
+    kind: str,
+    make_napari_viewer: Any,
+    qtbot: Any,
+    zoo_with_tiny: Any,
+    tmp_path: Any,
+    stack: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from napari_drososeg import zoo
+    from napari_drososeg._widgets.segment import SegmentWidget
+
+    (zoo_with_tiny / "tiny.safetensors").unlink()
+    rows = {"unet": {"title": "U", "file": "u.safetensors", "sha256": "0" * 64, "bytes": 9}}
+    registry = tmp_path / "registry.json"
+    text = json.dumps({"networks": {} if kind == "empty" else rows})
+    registry.write_text(text[:20] if kind == "cut short" else text)
+    (tmp_path / "u.safetensors").write_bytes(b"not a network")
+    monkeypatch.setattr(zoo.list_networks, "__defaults__", (registry,))
+    viewer = make_napari_viewer()
+    viewer.add_image(stack, name="em", scale=(50, 4.6, 4.6), units=("nm", "nm", "nm"))
+    widget = SegmentWidget(viewer)
+    qtbot.addWidget(widget)
+    assert not widget.run_button.enabled
+    assert widget.marked("network")
+    said_why = {"empty": "no network", "damaged": "u.safetensors", "cut short": "cannot be read"}[kind]
+    assert said_why in widget.problem.value
+    assert widget.problem.value in widget.network.tooltip
+    assert widget.card_text.value == widget.problem.value
+    widget.close()
+
+
+def test_scratch_that_cannot_be_written_ends_the_run(
+    open_widget: Any,
+    qtbot: Any,
+    finish: Any,
+    many_sections: Any,
+    said: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from napari_drososeg._widgets import store
+
+    monkeypatch.setattr(store, "IN_MEMORY_BYTES", 1000)
+    widget = open_widget(many_sections(40, 96, 96))
+    root = store.scratch_root()
+    root.parent.mkdir(parents=True, exist_ok=True)
+    root.write_text("a file where the folder should be")
+    widget.scope.value = Scope.STACK
+    click(qtbot, widget.run_button)
+    finish(widget)
+    errors = [n for n in said if n.severity >= NotificationSeverity.WARNING]
+    assert len(errors) == 1
+    assert widget.status.value.startswith("Failed")
+    assert widget.run_button.text == "Segment"
+    assert widget.run_button.enabled
+    assert len(widget.viewer.layers) == 1
+    root.unlink()
+    click(qtbot, widget.run_button)
+    finish(widget)
+    assert np.asarray(labels_of(widget).data).all()
+
+
+def test_labels_outside_the_table_are_refused_and_said(
+    open_widget: Any, qtbot: Any, finish: Any, stack: np.ndarray
+) -> None:
+    widget = open_widget(stack)
+    widget.scope.value = Scope.STACK
+    click(qtbot, widget.run_button)
+    finish(widget)
+    layer = labels_of(widget)
+    predicted = np.array(layer.data)
+    layer.brush_size = 9
+    layer.paint((1, 48, 40), 7)
+    qtbot.waitUntil(lambda: "no class" in widget.status.value, timeout=3000)
+    click(qtbot, widget.run_button)
+    finish(widget)
+    np.testing.assert_array_equal(layer.data, predicted)
+    assert "given back" in widget.status.value
+    assert "painted pixels kept" not in widget.status.value
+
+
+def test_the_record_names_what_it_ended_on(open_widget: Any, qtbot: Any, finish: Any, many_sections: Any) -> None:
+    from napari_drososeg.inference import Choice
+
+    widget = open_widget(many_sections(40, 128, 128))
+    widget.scope.value = Scope.STACK
+    click(qtbot, widget.run_button)
+    qtbot.waitUntil(lambda: bool(widget.runner.fraction), timeout=60_000)
+    # what the engine does when a graphics card has no memory left; there is none here
+    widget.runner._predictor[1]._choice = Choice("cpu", "torch", "bf16")
+    finish(widget)
+    assert labels_of(widget).metadata["drososeg"]["description"] == "CPU, PyTorch, bf16"
+    assert "(CPU, PyTorch, bf16)" in widget.status.value
 
 
 def test_failure_is_said_once_and_nothing_sticks(open_widget: Any, qtbot: Any, finish: Any, said: list[Any]) -> None:
@@ -281,6 +375,8 @@ def test_large_stacks_live_on_disk(
     assert isinstance(layer.data, zarr.Array)
     folder = widget.target.store.folder
     assert folder.is_dir()
+    assert "temporary" in widget.status.value
+    assert "Save" in widget.status.value
     assert np.asarray(layer.data[1]).all()
     np.testing.assert_array_equal(layer._slice.image.raw, layer.data[1])  # what is on screen is not stale
     layer.brush_size = 5

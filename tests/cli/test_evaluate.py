@@ -83,6 +83,40 @@ def test_csv_and_error_map(drososeg: Run, pair: Any, tmp_path: Path) -> None:
     assert float(by_key["pooled", "mean of classes"]["iou"]) == pytest.approx(expected, abs=1e-6)
 
 
+def test_nothing_compared_and_nothing_of_another_kind_is_written_over(drososeg: Run, pair: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_labels(folder / "s.tif", pair[1][:1])
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    pred, truth = tmp_path / "pred.tif", tmp_path / "truth.tif"
+    for option in ("--csv", "--error-map"):
+        for path in (pred, truth):
+            assert "compared" in drososeg("evaluate", pred, truth, option, path, code=2).stderr
+        assert "lies in" in drososeg("evaluate", folder, folder, option, folder / "new.tif", code=2).stderr
+        assert "notes.txt' exists" in drososeg("evaluate", pred, truth, option, notes, code=2).stderr
+        assert "exists" in drososeg("evaluate", pred, truth, option, folder, code=2).stderr
+    both = ("--csv", tmp_path / "a.tif", "--error-map", tmp_path / "a.tif")
+    assert "both" in drososeg("evaluate", pred, truth, *both, code=2).stderr
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_csv_appears_only_when_it_is_complete(
+    drososeg: Run, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ("evaluate", tmp_path / "pred.tif", tmp_path / "truth.tif", "--csv", tmp_path / "scores.csv")
+    drososeg(*run)
+    before = (tmp_path / "scores.csv").read_bytes()
+
+    def full(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert "scores.csv': No space left" in drososeg(*run, "--sections", "1", code=1).stderr
+    assert (tmp_path / "scores.csv").read_bytes() == before
+
+
 def test_raw_public_values(drososeg: Run, tmp_path: Path) -> None:
     raw = np.array([[[0, 32, 255, 191]]], dtype=np.uint8)
     tifffile.imwrite(tmp_path / "raw.tif", raw, photometric="minisblack")

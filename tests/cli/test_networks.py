@@ -101,3 +101,13 @@ def test_info_shows_notices(drososeg: Run, tmp_path: Path) -> None:
     result = drososeg("info", path)
     assert "colour" in result.stderr
     assert json.loads(drososeg("info", path, "--json").stdout)["notices"]
+
+
+def test_quiet_leaves_out_notices(drososeg: Run, own: Path, tmp_path: Path) -> None:
+    path = tmp_path / "colour.tif"
+    tifffile.imwrite(path, np.zeros((2, 20, 30, 3), np.uint8), photometric="rgb")
+    for arguments in (("info", path), ("models",)):
+        assert drososeg(*arguments).stderr != ""
+        quiet = drososeg(*arguments, "--quiet")
+        assert quiet.stderr == ""
+        assert "tiny" in quiet.stdout

@@ -176,6 +176,9 @@ class TestWhatIsThere:
         assert json.loads(lines[-1])["state"] == "done"
         # As if killed between renaming the last output and writing that it is done, in the middle of the line.
         record.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])
+        refused = predict(stack_folder, "-o", out, "--resume", code=2)  # it could as well be someone's own labels
+        assert "s10.tif' exists and is not in the record" in refused.stderr
+        (out / "s10.tif").unlink()
         said = predict(stack_folder, "-o", out, "--resume")
         assert [i["state"] for i in said["items"]] == ["skipped", "skipped", "done"]
         again = predict(stack_folder, "-o", out, "--resume")

@@ -57,3 +57,5 @@ def test_bad_pairs_are_refused_by_name() -> None:
         annotated_section(np.zeros((4, 4)), np.zeros((4, 5), np.uint8), "section 03")
     with pytest.raises(DrososegError, match="NaN"):
         annotated_section(np.full((4, 4), np.nan), np.zeros((4, 4), np.uint8), "section 03")
+    with pytest.raises(DrososegError, match="0 to 255"):
+        annotated_section(np.zeros((4, 4)), np.full((4, 4), 258), "section 03")

@@ -341,6 +341,13 @@ def test_a_network_that_does_not_convert_runs_in_torch(network_of, texture):
     assert "PyTorch is used instead" in notices[0]
     with pytest.raises(DrososegError, match="Use the engine 'torch'"):
         Predictor(network, PredictConfig(device="cpu", engine="openvino"))
+    with pytest.raises(DrososegError, match="Use another precision than int8"):
+        predict(as_stack(texture[:1]), network, PredictConfig(precision="int8"))
+
+
+def test_an_absurd_pixel_size_is_refused(tiny_network, texture):
+    with pytest.raises(DrososegError, match="check its unit"):
+        predict(as_stack(texture[:1], voxel_size=(None, 352778, 352778)), tiny_network, F32)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,30 @@ def test_region_of_large_compressed_section_reads_only_its_strips(
         stack.read(1)
 
 
+@pytest.mark.parametrize("kind", ["png", "one strip", "one strip a plane"])
+def test_large_section_that_decodes_only_whole_is_decoded_once(
+    tmp_path: Path, volume: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("napari_drososeg.io.lazy._WHOLE_SECTION_BYTES", 1)
+    monkeypatch.setattr("napari_drososeg.io.lazy._CACHE_BYTES", 1)
+    folder = tmp_path / "raw"
+    if kind == "png":
+        folder_of(volume[:2], folder, ".png")
+    else:
+        folder.mkdir()
+        for i, section in enumerate(volume[:2]):
+            rgb = {"photometric": "rgb", "planarconfig": "separate"} if "plane" in kind else {}
+            pixels = np.stack([section] * 3) if rgb else section
+            tifffile.imwrite(folder / f"{i}.tif", pixels, compression="zlib", rowsperstrip=SHAPE[1], **rgb)
+    stack = read_stack(folder)
+    for z, file in enumerate(sorted(folder.iterdir(), key=lambda f: (len(f.name), f.name))):
+        np.testing.assert_array_equal(stack.read(z, slice(0, 9)), volume[z, :9])
+        file.unlink()
+        np.testing.assert_array_equal(stack.read(z, slice(9, 40), slice(3, 20)), volume[z, 9:, 3:20])
+    with pytest.raises(DrososegError):  # only one is kept: large sections would fill the memory
+        stack.read(0)
+
+
 @given(key=st.tuples(*(st.one_of(st.integers(-n, n - 1), st.slices(n)) for n in SHAPE)))
 @settings(max_examples=60, deadline=None)
 def test_lazy_indexing_is_numpy_indexing(key: tuple[int | slice, ...]) -> None:
@@ -127,6 +151,19 @@ def test_imagej_voxel_size(tmp_path: Path, volume: NDArray[np.uint8]) -> None:
             metadata={"axes": "ZYX", "unit": unit, "spacing": 50 / factor},
         )
         assert read_stack(tmp_path / "a.tif").voxel_size == pytest.approx((50, 5.0, 4.6), rel=1e-5)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("inch", 2.54e7), ("cm", 1e7)])
+def test_imagej_dots_per_inch_count_only_where_plausible(
+    tmp_path: Path, volume: NDArray[np.uint8], unit: str, factor: float
+) -> None:
+    metadata = {"axes": "ZYX", "unit": unit, "spacing": 1.0}
+    tifffile.imwrite(tmp_path / "a.tif", volume, imagej=True, resolution=(72, 72), metadata=metadata)
+    assert read_stack(tmp_path / "a.tif").voxel_size == (None, None, None)
+    size = (factor / 4.6, factor / 4.6)
+    metadata["spacing"] = 50 / factor
+    tifffile.imwrite(tmp_path / "b.tif", volume, imagej=True, resolution=size, metadata=metadata)
+    assert read_stack(tmp_path / "b.tif").voxel_size == pytest.approx((50, 4.6, 4.6), rel=1e-5)
 
 
 def test_ome_voxel_size_in_its_units(tmp_path: Path, volume: NDArray[np.uint8]) -> None:

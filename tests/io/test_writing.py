@@ -239,3 +239,16 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, labels: NDArray[np.uint8], m
         patch.setattr(writer, "_file", own)
         writer.abort()
     assert list(tmp_path.glob("*.tif*")) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+def test_a_full_disk_is_named_although_closing_the_file_fails_again(
+    tmp_path: Path, labels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = LabelsWriter.open(tmp_path / "a.tif", labels.shape)
+    writer._file.close()
+    # Buffered, as the writer's own file is, which is what closing it trips over.
+    monkeypatch.setattr(writer, "_file", Path("/dev/full").open("wb"))  # noqa: SIM115
+    with pytest.raises(DrososegError, match=r"a\.tif cannot be written: No space left"), writer:
+        writer.write(0, labels[0, :, :50], (slice(None), slice(0, 50)))
+    assert list(tmp_path.iterdir()) == []

@@ -76,7 +76,7 @@ def pixel_size_problem(pixel_size: float, network: float | None) -> str | None:
 def problems(
     *,
     image: str | None,
-    has_network: bool,
+    network: str | None,
     scope: Scope,
     first: int,
     last: int,
@@ -93,8 +93,8 @@ def problems(
     ----------
     image : str or None
         What is wrong with the image, None for nothing.
-    has_network : bool
-        Whether there is a network to use.
+    network : str or None
+        Why there is no network to use, None where there is one.
     scope, first, last
         What is to be segmented.
     flat_view : bool
@@ -111,7 +111,7 @@ def problems(
     """
     found = {
         "image": image,
-        "network": None if has_network else "There is no network; install the package again or add one.",
+        "network": network,
         "scope": "What I see needs the 2D view of a section; choose another part."
         if scope is Scope.VIEW and not flat_view
         else None,

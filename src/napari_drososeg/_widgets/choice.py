@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 from napari_drososeg._widgets import checks, preferences
 from napari_drososeg._widgets.form import Form
-from napari_drososeg._widgets.job import Job, Scope
+from napari_drososeg._widgets.job import Job, Scope, halo_of, read_pixels
 from napari_drososeg._widgets.layers import image_problem, shape_of, view_of, voxel_size_of
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.inference import PredictConfig, estimate_seconds
-from napari_drososeg.inference.predict import RESCALE_ABOVE
+from napari_drososeg.inference import PredictConfig, accelerators, choose, estimate_seconds
 from napari_drososeg.zoo import DEFAULT_NETWORK, NetworkCard, list_networks
 
 if TYPE_CHECKING:
@@ -31,7 +29,8 @@ PIXEL_SIZE_KEY = "drososeg_pixel_size"
 """Key in an image layer's metadata under which the user's answer is kept: it belongs to the image."""
 
 
-TILE = 1280
+NO_NETWORK = "There is no network; install the package again or add one."
+TILE = 768
 """Longest edge of a tile on a CPU in px, halo included."""
 
 
@@ -58,6 +57,8 @@ class Choice(Form):
         life = self._life = Life()
         self.destroyed.connect(lambda: setattr(life, "over", True))  # not a method: it would be gone by then
         self._probes: dict[tuple[str, str, str, str] | None, Probe] = {}
+        self._zoo_problem: str | None = None
+        self._wanted_device: str | None = None  # remembered, but not known to be here yet
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(150)
@@ -75,9 +76,11 @@ class Choice(Form):
         """Read the list of networks again."""
         try:
             self.cards = list_networks()
+            self._zoo_problem = None if self.cards else NO_NETWORK
         except DrososegError as error:
-            self.cards = []
-            show_error(str(error))
+            self.cards, self._zoo_problem = [], str(error)
+        except (OSError, ValueError, KeyError, TypeError) as error:  # a registry cut short, a folder without rights
+            self.cards, self._zoo_problem = [], f"The list of networks cannot be read ({error}). {NO_NETWORK}"
         chosen = self.network.value
         self.network.choices = [(card.title, card.name) for card in self.cards]
         names = [card.name for card in self.cards]
@@ -90,12 +93,21 @@ class Choice(Form):
         for name, value in preferences.load("segment").items():
             if name in REMEMBERED:
                 # a choice of an older version, or of another machine
-                with contextlib.suppress(ValueError, TypeError):
+                try:
                     getattr(self, name).value = Scope(value) if name == "scope" else value
+                except (ValueError, TypeError):
+                    if name == "device" and isinstance(value, str):
+                        self._wanted_device = value  # the probe says whether it is here
 
-    def _remember(self) -> None:
+    def _remember(self, _changed: Any = None) -> None:
+        before = preferences.load("segment")
         choices = {name: getattr(self, name).value for name in REMEMBERED}
-        preferences.save("segment", {**choices, "network": self.network.value})
+        if self._wanted_device is not None:
+            choices["device"] = self._wanted_device
+        if self.network.value is not None:
+            choices["network"] = self.network.value
+        if {**before, **choices} != before:
+            preferences.save("segment", {**before, **choices})
 
     # ---------------------------------------------------------------- what is chosen
 
@@ -120,18 +132,31 @@ class Choice(Form):
             return
         if self._image is not None:
             with contextlib.suppress(TypeError, ValueError, RuntimeError):
-                self._image.events.disconnect(self._look_later)
+                self._image.events.disconnect(self._image_altered)
         self._image = image
         if image is not None:
             for name in ("scale", "units", "data"):
-                getattr(image.events, name).connect(self._look_later)
-            if image_problem(image) is None:
-                n = shape_of(image)[0]
-                for field in (self.first, self.last):
-                    field.max = n - 1
-                self.first.value, self.last.value = 0, n - 1
+                getattr(image.events, name).connect(self._image_altered)
+            self._fill_range()
         self._fill_pixel_size()
         self.update_state()
+
+    def _image_altered(self, event: Any) -> None:
+        """Read again what the form took from the layer: it has another scale, unit or data."""
+        if self._closed:
+            return
+        if event.type == "data":
+            self._fill_range()
+        else:
+            self._fill_pixel_size()
+        self._look_later()
+
+    def _fill_range(self) -> None:
+        if self._image is not None and image_problem(self._image) is None:
+            n = shape_of(self._image)[0]
+            for field in (self.first, self.last):
+                field.max = n - 1
+            self.first.value, self.last.value = 0, n - 1
 
     def _fill_pixel_size(self) -> None:
         known = self._known_pixel_size()
@@ -219,7 +244,7 @@ class Choice(Form):
         displayed = tuple(self.viewer.dims.displayed)
         found = checks.problems(
             image=image_problem(self._image),
-            has_network=card is not None,
+            network=None if card is not None else self._zoo_problem or NO_NETWORK,
             scope=self.scope.value,
             first=self.first.value,
             last=self.last.value,
@@ -251,7 +276,7 @@ class Choice(Form):
         key, card = self._probe_key(), self.card
         if key is None or card is None or (key in self._probes and not again):
             return
-        self._probes.setdefault(key, Probe(None, None))
+        self._probes.setdefault(key, Probe())
         worker = create_worker(run_probe, key, str(card.path), self.config(), _start_thread=False)
         worker.returned.connect(self._probed)  # a method, which Qt disconnects when the widget goes
         worker.start()
@@ -259,39 +284,59 @@ class Choice(Form):
     def _probed(self, answer: tuple[tuple[str, str, str, str], Probe]) -> None:
         key, found = answer
         self._probes[key] = found
+        self._show_devices(found.devices)
         self._look_later()
+
+    def _show_devices(self, found: tuple[str, ...]) -> None:
+        """List the devices that are here, and take the remembered one if it is among them."""
+        known = tuple(self.device.choices)
+        devices = ("auto", "cpu", *found)
+        if not set(devices) <= set(known):
+            with self.device.changed.blocked():
+                self.device.choices = (*known, *(d for d in devices if d not in known))
+        wanted, self._wanted_device = self._wanted_device, None
+        if wanted in devices and self.device.value == "auto":
+            self.device.value = wanted
 
     def expected_seconds(self, job: Job) -> float | None:
         """How long a job would take on this machine, as far as it was measured before."""
         found, card, image = self._probes.get(self._probe_key()), self.card, self._image
         if found is None or found.seconds_per_pixel is None or card is None or card.spec is None or image is None:
             return None
-        ratio = job.config.pixel_size / card.spec.pixel_size if job.config.pixel_size else 1.0
-        scale = ratio**2 if max(ratio, 1 / ratio) > RESCALE_ABOVE else 1.0
-        return job.pixels(shape_of(image)) * scale * found.seconds_per_pixel
+        pixels = read_pixels(job, card.spec, shape_of(image))
+        return None if pixels is None else pixels * found.seconds_per_pixel
+
+    @property
+    def runs_on(self) -> str:
+        """Device, engine and precision that Run would use, empty while they are not known."""
+        found = self._probes.get(self._probe_key())
+        return found.description if found is not None else ""
 
 
 def tile_edge(spec: NetworkSpec | None, halo: str) -> int:
     """Edge of a tile, halo included, small enough that tiles stream in and Cancel is heard within about a second."""
-    context = 0 if spec is None else spec.receptive_field if halo == "exact" else spec.halo
+    context = 0 if spec is None else halo_of(spec, halo)
     stride = 32 if spec is None else spec.stride
-    edge = max(TILE if not checks.cuda_driver() else 2 * TILE, 2 * context + TILE // 2)
+    edge = max(TILE if not checks.cuda_driver() else 2 * TILE, 4 * context + TILE // 2)
     return -(-edge // stride) * stride
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What is known of a network on this machine: its speed, and why it cannot run."""
+    """What is known of a network on this machine: its speed, why it cannot run, on what it runs, what else there is."""
 
-    seconds_per_pixel: float | None
-    problem: str | None
+    seconds_per_pixel: float | None = None
+    problem: str | None = None
+    description: str = ""
+    devices: tuple[str, ...] = ()
 
 
 def run_probe(
     key: tuple[str, str, str, str], network: str, config: PredictConfig
 ) -> tuple[tuple[str, str, str, str], Probe]:
     """Find out about a network on this machine; slow, for a worker thread. Returns the key with the answer."""
+    devices = accelerators()
     try:
-        return key, Probe(estimate_seconds(network, 1, config), None)
+        return key, Probe(estimate_seconds(network, 1, config), None, choose(config).description, devices)
     except DrososegError as error:
-        return key, Probe(None, str(error))
+        return key, Probe(problem=str(error), devices=devices)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Layer
 from napari.qt.threading import create_worker
 from napari.utils.notifications import notification_manager, show_error, show_info
-from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
+from qtpy.QtWidgets import QFileDialog, QMenu, QMessageBox, QWidget
 
 from napari_drososeg.errors import DrososegError
 
@@ -103,9 +103,17 @@ def save_dialog(parent: QWidget, name: str) -> tuple[Path, str] | None:
         for known in (".ome.tif", ".ome.zarr", ".tif"):
             stem = stem.removesuffix(known)
         path = path.with_name(stem + suffix)
-    elif not suffix:
+    elif not suffix and path.suffix.lower() in (".png", ".tif"):
         path = path.with_suffix("")
+    if path != Path(chosen) and path.exists() and not _may_replace(parent, path):
+        return None
     return path, form
+
+
+def _may_replace(parent: QWidget, path: Path) -> bool:
+    """Ask what the file dialog could not, because the name got its ending only afterwards."""
+    question = f"'{path.name}' exists already. Replace it?"
+    return QMessageBox.question(parent, "Save labels", question) == QMessageBox.StandardButton.Yes
 
 
 def save(target: Target, path: Path, form: str, voxel_size: Any, finished: Callable[[Exception | None], None]) -> None:

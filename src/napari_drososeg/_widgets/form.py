@@ -82,8 +82,8 @@ class Form(QScrollArea):
         self.empty_text = Label(value="No image yet. Open a stack of sections, or try it on a sample:")
         self.sample_button = PushButton(
             text="Open the sample stack",
-            tooltip="Adds the public Drosophila stack to try this on, with its true labels hidden (18 MB, downloaded "
-            "once); without a connection a synthetic one.",
+            tooltip="Adds the public Drosophila stack to try this on, with its true labels hidden (downloaded once: "
+            "18 MB, 16 of its 20 sections); without a connection a synthetic one.",
         )
         self.network = ComboBox(
             name="network",
@@ -135,7 +135,7 @@ class Form(QScrollArea):
     def _build_advanced(self) -> None:
         self.device = ComboBox(
             name="device",
-            choices=["auto", "cpu", "cuda", "mps"],
+            choices=["auto", "cpu"],  # graphics cards are added once they are found
             tooltip="What computes: auto takes the graphics card where there is one that works. Changes the speed, "
             "and labels only in rare pixels.",
         )
@@ -231,7 +231,12 @@ class Form(QScrollArea):
         self.progress.native.setMaximumHeight(8)
         self.progress.tooltip = "How much of this run is done."
         self.status = Label(value="")
-        for label in (self.problem, self.status):
+        self.keys = Label(
+            value="Shift+Q, W, E: paint class 1, 2, 3",
+            tooltip="With the labels layer selected, these keys choose what its brush paints. What you paint is kept "
+            "when you segment again.",
+        )
+        for label in (self.problem, self.status, self.keys):
             _wrap(label)
         self.legend = Legend()
         font = self.run_button.native.font()
@@ -243,6 +248,7 @@ class Form(QScrollArea):
             self._layout.addWidget(label.native)
         self._layout.addSpacing(4)
         self._layout.addWidget(self.legend)
+        self._layout.addWidget(self.keys.native)
 
     # ---------------------------------------------------------------- marks and texts
 

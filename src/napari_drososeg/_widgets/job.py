@@ -5,10 +5,18 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from napari_drososeg._widgets.ordering import DoneMap, Rect, area
-from napari_drososeg.inference import PredictConfig
+from napari_drososeg.errors import DrososegError
+from napari_drososeg.inference import Grid, PredictConfig, plan_tiles
+from napari_drososeg.inference.predict import RESCALE_ABOVE
+from napari_drososeg.inference.tiling import align_up
+
+if TYPE_CHECKING:
+    from napari_drososeg.checkpoint import NetworkSpec
 
 
 class Scope(StrEnum):
@@ -80,6 +88,59 @@ class Job:
         return len(self.sections) * area(self.rect_in(shape))
 
 
+def halo_of(spec: NetworkSpec, halo: int | str) -> int:
+    """Context around a tile in px of the network, as `Predictor.halo`."""
+    if halo in ("default", "exact"):
+        halo = spec.halo if halo == "default" else spec.receptive_field
+    return align_up(int(halo), spec.stride)
+
+
+def read_pixels(job: Job, spec: NetworkSpec, shape: tuple[int, int, int]) -> int | None:
+    """Count the pixels that the network will see, halos included, on its own grid.
+
+    The same geometry as `Predictor.plan`, without loading anything.
+
+    Parameters
+    ----------
+    job : Job
+        The job; its tile edge must be given.
+    spec : NetworkSpec
+        Its network.
+    shape : tuple of int
+        (Z, Y, X) of the stack.
+
+    Returns
+    -------
+    int or None
+        None where there is no such plan.
+    """
+    c = job.config
+    image, size = (shape[1], shape[2]), c.pixel_size
+    grid = Grid(image, image)
+    if size and max(size / spec.pixel_size, spec.pixel_size / size) > RESCALE_ABOVE:
+        grid = Grid.for_pixel_sizes(image, size, spec.pixel_size)
+    if c.tile is None:
+        return None
+    halo = halo_of(spec, c.halo)
+    per_section = _read_in_section(grid, job.rect_in(shape), c.tile, halo, spec.stride, spec.global_context)
+    return None if per_section is None else len(job.sections) * per_section
+
+
+@lru_cache(maxsize=64)
+def _read_in_section(grid: Grid, rect: Rect, tile: int, halo: int, stride: int, blend: bool) -> int | None:
+    """Count what the tiles of one section read. Rows and columns are cut independently: one strip of each will do."""
+    y0, y1, x0, x1 = rect
+
+    def strip(axis: int, ys: slice, xs: slice) -> int:
+        tiles = plan_tiles(grid, tile=tile, halo=halo, stride=stride, roi=(ys, xs), blend=blend)
+        return sum({t.write[axis].start: t.read_shape[axis] for t in tiles}.values())
+
+    try:
+        return strip(0, slice(y0, y1), slice(x0, x0 + 1)) * strip(1, slice(y0, y0 + 1), slice(x0, x1))
+    except DrososegError:
+        return None
+
+
 def duration(seconds: float) -> str:
     """Seconds as a person says them: ``3 s``, ``2 min``, ``1 h 20 min``."""
     if seconds < 90:
@@ -96,8 +157,10 @@ def output_name(source: str) -> str:
     return f"{Path(source).name.split('.')[0] or 'stack'}-labels.tif"
 
 
-def command_line(job: Job, source: str, n_sections: int, pixel_size_given: bool) -> str:
-    """Command that does the same job without a screen.
+def command_line(job: Job, source: str, n_sections: int) -> str:
+    """Command that does the same job without a screen, save for the uncertainty, for which there is no option.
+
+    The pixel size is always said: the layer's may not be the file's.
 
     Parameters
     ----------
@@ -107,8 +170,6 @@ def command_line(job: Job, source: str, n_sections: int, pixel_size_given: bool)
         Path of the image.
     n_sections : int
         Sections of the stack.
-    pixel_size_given : bool
-        Whether the pixel size is the user's and not the file's.
     """
     c = job.config
     words = ["drososeg", "predict", source, "-o", output_name(source), "--model", job.network_name]
@@ -125,7 +186,7 @@ def command_line(job: Job, source: str, n_sections: int, pixel_size_given: bool)
     ):
         if value != default:
             words += [option, str(value)]
-    if pixel_size_given and c.pixel_size is not None:
+    if c.pixel_size is not None:
         words += ["--pixel-size", f"{c.pixel_size:g}"]
     if c.invert:
         words.append("--invert")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import weakref
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -57,12 +58,19 @@ def voxel_size_of(layer: Image) -> VoxelSize:
     return tuple([None] * (3 - len(sizes)) + sizes)  # type: ignore[return-value]
 
 
+def notices_of(layer: Image | None) -> tuple[str, ...]:
+    """Tell what the reader had to say about the file of an image layer."""
+    found = layer.metadata.get("notices") if layer is not None else None
+    return tuple(n for n in found if isinstance(n, str)) if isinstance(found, list | tuple) else ()
+
+
 def stack_of(layer: Image) -> Stack:
-    """Our lazily read stack of an image layer."""
+    """Our lazily read stack of an image layer, with what its reader had to say."""
     from napari_drososeg.io import as_stack
 
     data = list(layer.data) if layer.multiscale else layer.data
-    return as_stack(data, name=layer.name, rgb=layer.rgb, voxel_size=voxel_size_of(layer))
+    stack = as_stack(data, name=layer.name, rgb=layer.rgb, voxel_size=voxel_size_of(layer))
+    return replace(stack, notices=tuple(dict.fromkeys((*notices_of(layer), *stack.notices))))
 
 
 def file_of(layer: Layer) -> str | None:
@@ -102,6 +110,23 @@ def label_colormap(classes: ClassTable) -> DirectLabelColormap:
 def label_features(classes: ClassTable) -> dict[str, list[Any]]:
     """Table that makes napari's status bar say the class under the cursor."""
     return {"index": list(range(len(classes) + 1)), "class": ["unlabelled", *classes.names]}
+
+
+CLASS_KEYS = ("Shift-Q", "Shift-W", "Shift-E")
+"""Keys that choose what the brush paints: the first three classes."""
+
+
+def bind_class_keys(layer: Labels) -> None:
+    """Let keys choose the class to paint with while the layer is selected."""
+
+    def choose(value: int) -> Callable[[Labels], None]:
+        def chosen(layer: Labels) -> None:
+            layer.selected_label = value
+
+        return chosen
+
+    for value, key in enumerate(CLASS_KEYS, start=1):
+        layer.bind_key(key, choose(value), overwrite=True)
 
 
 def space_of(layer: Layer) -> dict[str, Any]:
@@ -185,6 +210,7 @@ class Targets:
         if found is not None:
             if found.classes != spec.classes:
                 found.classes = spec.classes
+                found.store.n_classes = len(spec.classes)
                 found.layer.colormap = label_colormap(spec.classes)
                 found.layer.features = label_features(spec.classes)
             return found
@@ -198,6 +224,7 @@ class Targets:
             metadata={"drososeg": {}},
             **space_of(image),
         )
+        bind_class_keys(layer)
         if store.folder is not None:  # gone with the layer, or at exit
             weakref.finalize(layer, shutil.rmtree, store.folder, ignore_errors=True)
         active = self._viewer.layers.selection.active

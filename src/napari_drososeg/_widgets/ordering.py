@@ -49,6 +49,12 @@ class View:
         return ((y0 + y1) / 2, (x0 + x1) / 2)
 
 
+def has_moved(before: View, now: View) -> bool:
+    """Whether the user looks at something else: another section, or a part whose middle was not on screen."""
+    (cy, cx), (y0, y1, x0, x1) = now.centre, before.rect
+    return now.section != before.section or not (y0 <= cy <= y1 and x0 <= cx <= x1)
+
+
 def rect_of(slices: tuple[slice, slice]) -> Rect:
     """Rectangle of a pair of (ys, xs) slices with plain start and stop."""
     ys, xs = slices

@@ -54,6 +54,17 @@ class State(Enum):
     CANCELLING = "cancelling"
 
 
+TEMPORARY = (
+    "The labels are too large for memory. They lie in a temporary file that goes when napari closes: Save keeps them."
+)
+
+
+def foreign_labels(target: Target) -> str:
+    """Say what happens to pixels with a label that is no class."""
+    n = len(target.classes)
+    return f"have a label above {n}, which is no class: they go back to the network's when it is segmented again."
+
+
 class Runner(QObject):
     """Runs one job at a time and writes its results into the layers of a viewer.
 
@@ -76,6 +87,7 @@ class Runner(QObject):
         self.message = ""
         self.target: Target | None
         self.notices: list[str] = []
+        self.hints: list[str] = []  # said, but no part of the record
         self._predictor: tuple[tuple[Any, ...], Predictor] | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(TICK_MS)
@@ -123,7 +135,7 @@ class Runner(QObject):
         if self.busy:
             raise RuntimeError("A run is going on.")
         self._clear()
-        self.notices = list(stack.notices)
+        self.notices, self.hints = list(stack.notices), []
         self._job, self._card, self._image = job, card, image
         self.view = view_of(self.viewer, image)
         found = self.targets.find(image, card.name)
@@ -189,11 +201,16 @@ class Runner(QObject):
 
     def _on_yielded(self, what: Planned | Piece) -> None:
         if isinstance(what, Piece):
+            if self._lost:
+                return
             self._pending.append(what)
             if self.target is None:  # not before there is something to show: a run that fails leaves no empty layer
-                self._make_target()
+                try:
+                    self._make_target()
+                except Exception as error:  # the scratch folder cannot be written, the disk is full
+                    self._fail(error)
             return
-        self._predictor_description = what.predictor.description
+        self._running = what.predictor
         self._spec = what.predictor.spec
         self._pixels = what.pixels
         self._first = time.monotonic()
@@ -201,7 +218,10 @@ class Runner(QObject):
             self._set_state(State.RUNNING, what.predictor.description)
 
     def _make_target(self) -> None:
+        found = self.targets.find(self._image, self._spec.name)
         self.target = self.targets.get(self._image, self._spec)
+        if found is None and self.target.store.folder is not None:
+            self.hints.append(TEMPORARY)
         self.target.use_job(self._job, self._image.data)
         self.target.done = self._done
         self.target.layer.metadata["drososeg"] = self._record_now(finished=False)
@@ -215,6 +235,13 @@ class Runner(QObject):
         self.notices.append(text)
         self.changed.emit()
 
+    def _fail(self, error: Exception) -> None:
+        """Write no more and stop the worker; the run ends when that has."""
+        self._error = self._error or error
+        self._pending.clear()
+        self._lost = True
+        self.cancel()
+
     # ---------------------------------------------------------------- the tick
 
     def _tick(self) -> None:
@@ -222,9 +249,7 @@ class Runner(QObject):
             self._write_pending()
             self._refresh_if_due()
         except Exception as error:  # a full disk, a layer in an unforeseen state: end the run and say so once
-            self._error = error
-            self._pending.clear()
-            self._lost = True
+            self._fail(error)
         if self._bar is not None and self._bar.is_canceled:
             self.cancel()
         if self._lost and self.state is not State.CANCELLING:
@@ -252,7 +277,12 @@ class Runner(QObject):
         result = piece.result
         if history_touches(target.layer, result.z, piece.slices):
             forget_history(target.layer)
+        refused = target.store.refused
         self._kept += target.store.write(result.z, piece.slices, piece.part(result.labels))
+        if target.store.refused > refused:
+            n = len(target.classes)
+            hint = f"Pixels painted with a label above {n}, which is no class, were given back to the network."
+            self.hints += [hint] if hint not in self.hints else []
         at = target.store.index(result.z, *piece.slices)
         if result.entropy is not None:
             data = self.targets.extra(target, "uncertainty", "uncertainty", None, visible=True)
@@ -300,10 +330,13 @@ class Runner(QObject):
         target = self.target
         if target is not None and self._pixels and target.in_viewer(self.viewer):
             target.seconds += seconds
-            self._record()
-            for layer in (target.layer, *target.extra.values()):
-                if layer in self.viewer.layers:
-                    layer.refresh(highlight=False, extent=False)
+            try:
+                self._record()
+                for layer in (target.layer, *target.extra.values()):
+                    if layer in self.viewer.layers:
+                        layer.refresh(highlight=False, extent=False)
+            except Exception as error:  # arrays on a disk that has gone
+                self._error = self._error or error
         message = self._summary(cancelled, seconds)
         self._set_state(State.IDLE, message)
         if self._error is not None:
@@ -323,7 +356,7 @@ class Runner(QObject):
         if not self._pixels:
             return "Everything here was done already."
         kept = f", {self._kept:,} painted pixels kept" if self._kept else ""
-        return f"Done in {duration(seconds)} ({self._predictor_description}){kept}."
+        return f"Done in {duration(seconds)} ({self._running.description}){kept}."
 
     def _close_bar(self) -> None:
         if self._bar is not None:
@@ -343,7 +376,7 @@ class Runner(QObject):
             image=self._image.name,
             sections=target.done.sections(target.store.shape[-2:]),  # type: ignore[arg-type]
             seconds=target.seconds,
-            description=self._predictor_description,
+            description=self._running.description,  # by now it may have fallen back to the CPU
             notices=self.notices,
             time=datetime.now().astimezone() if finished else None,
         )

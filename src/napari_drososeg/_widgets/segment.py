@@ -11,19 +11,20 @@ from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QMessageBox, QWidget
 
 from napari_drososeg._widgets import files
-from napari_drososeg._widgets.choice import PIXEL_SIZE_KEY, Choice
+from napari_drososeg._widgets.choice import NO_NETWORK, PIXEL_SIZE_KEY, REMEMBERED, Choice
 from napari_drososeg._widgets.form import SCOPES
 from napari_drososeg._widgets.job import Scope, command_line, duration
 from napari_drososeg._widgets.layers import (
     Target,
     file_of,
+    notices_of,
     shape_of,
     stack_of,
     view_of,
     voxel_size_of,
 )
 from napari_drososeg._widgets.network_card import details, summary
-from napari_drososeg._widgets.running import LONG_RUN_SECONDS, Runner, State
+from napari_drososeg._widgets.running import LONG_RUN_SECONDS, Runner, State, foreign_labels
 
 if TYPE_CHECKING:
     import napari
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_RECOUNT = 4_000_000
 """Pixels of a section up to which strokes are recounted for the legend as they happen."""
+NO_UNCERTAINTY = "It gives no uncertainty: the command line has no option for that."
 
 
 class SegmentWidget(Choice):
@@ -50,6 +52,7 @@ class SegmentWidget(Choice):
         self._saving = False
         self._was_busy = False
         self._watched: Any = None
+        self._foreign = ""
         self._strokes = QTimer(self)
         self._strokes.setSingleShot(True)
         self._strokes.setInterval(500)
@@ -68,6 +71,8 @@ class SegmentWidget(Choice):
             field.changed.connect(self.update_state)
         for field in (self.invert, self.fill, self.fill_value, self.probabilities, self.uncertainty):
             field.changed.connect(self.update_state)
+        for name in REMEMBERED:  # at once: napari closes its widgets in more ways than can be waited for
+            getattr(self, name).changed.connect(self._remember)
         self.pixel_size.changed.connect(self._pixel_size_changed)
         self.open_button.clicked.connect(lambda: files.open_menu(self, self.viewer, self.open_button.native))
         self.sample_button.clicked.connect(lambda: self._open_sample())
@@ -117,11 +122,15 @@ class SegmentWidget(Choice):
             text = SCOPES[scope] + (f"  ({times[scope]})" if times[scope] else "")
             self.scope_button(scope).setText(text)
         if card is None:
-            self.card.value = "No network found."
+            self.card_text.value = self._zoo_problem or NO_NETWORK
+            self.card_text.tooltip = self.info_button.tooltip = self.card_text.value
+            self.info_button.enabled = False
             return
         whole = f"{times[Scope.STACK]} for this stack" if times[Scope.STACK] else None
-        self.card_text.value = summary(card, whole)
+        runs_on = f"Runs on {self.runs_on}" if self.runs_on else ""
+        self.card_text.value = "\n".join(line for line in (summary(card, whole), runs_on) if line)
         self.card_text.tooltip = self.info_button.tooltip = details(card)
+        self.info_button.enabled = True
         classes = self.target.classes if self.target is not None else card.spec.classes if card.spec else None
         if classes is not None:
             self.legend.set_classes(classes)
@@ -166,7 +175,8 @@ class SegmentWidget(Choice):
         text = runner.message
         if runner.state is State.RUNNING and fraction is not None and left is not None:
             text = f"{100 * fraction:.0f} %, {duration(left)} left · {runner.message}"
-        self.status.value = "\n".join([text, *runner.notices]) if text or runner.notices else ""
+        lines = (text, *notices_of(self._image), *runner.notices, *runner.hints, self._foreign)
+        self.status.value = "\n".join(dict.fromkeys(line for line in lines if line))
         target = runner.target if runner.busy else self.target
         self.legend.set_counts(None if target is None else target.store.total_counts())
 
@@ -180,8 +190,9 @@ class SegmentWidget(Choice):
         )
         path = file_of(image) if image is not None else None
         self.copy_button.enabled = path is not None and self.job() is not None
+        without = f" {NO_UNCERTAINTY}" if self.uncertainty.value else ""
         self.copy_button.tooltip = (
-            "Puts the command line for the same job on the clipboard, to run it without a screen."
+            f"Puts the command line for the same job on the clipboard, to run it without a screen.{without}"
             if path
             else "The image was not opened from a file, so there is nothing the command line could read."
         )
@@ -191,14 +202,15 @@ class SegmentWidget(Choice):
         target = None if self._closed else self.target
         if target is None or target.store.shape[-2] * target.store.shape[-1] > MAX_RECOUNT:
             return
-        target.store.count_strokes(view_of(self.viewer, target.image).section)
-        self.legend.set_counts(target.store.total_counts())
+        foreign = target.store.count_strokes(view_of(self.viewer, target.image).section)
+        self._foreign = f"{foreign:,} pixels here {foreign_labels(target)}" if foreign else ""
+        self._show_progress()
 
     def _watch(self, target: Target | None) -> None:
         """Follow the user's painting in a result layer."""
         if target is None or target.layer is self._watched:
             return
-        self._watched = target.layer
+        self._watched, self._foreign = target.layer, ""
         # undo and redo do not say "paint", but they show the section anew
         for event in (target.layer.events.paint, target.layer.events.set_data):
             event.connect(self._strokes_later)
@@ -226,7 +238,6 @@ class SegmentWidget(Choice):
             return
         if self._known_pixel_size() is None:
             image.metadata[PIXEL_SIZE_KEY] = self.pixel_size.value  # asked and answered
-        self._remember()
         try:
             stack = stack_of(image)
         except Exception as error:
@@ -286,10 +297,9 @@ class SegmentWidget(Choice):
         path = file_of(image) if image is not None else None
         if job is None or image is None or path is None:
             return
-        known = self._known_pixel_size()
-        given = known is None or abs(known - self.pixel_size.value) > 0.01 * known
-        QApplication.clipboard().setText(command_line(job, path, shape_of(image)[0], given))
-        self.status.value = "The command is on the clipboard."
+        QApplication.clipboard().setText(command_line(job, path, shape_of(image)[0]))
+        without = f" {NO_UNCERTAINTY}" if "entropy" in job.outputs else ""
+        self.status.value = f"The command is on the clipboard.{without}"
 
     # ---------------------------------------------------------------- the end
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import platform
 import shutil
 import tempfile
 from pathlib import Path
@@ -33,7 +34,8 @@ def new_scratch() -> Path:
     """Make a folder for one layer's arrays; folders of programs that have died are removed first."""
     import psutil
 
-    root = scratch_root()
+    # Caches are shared between machines and containers, whose process numbers say nothing about each other.
+    root = scratch_root() / (platform.node() or "unknown")
     root.mkdir(parents=True, exist_ok=True)
     for old in root.glob("run-*"):
         pid = old.name.split("-")[1]
@@ -79,7 +81,8 @@ class LabelsStore:
     Three arrays of the image's shape: `labels` is what the layer shows and the user paints on; `written` is what the
     program last put there; `annotation` holds what the user painted (0: nothing). What differs between the first
     two is the user's: class values become annotation, 0 (erased) gives the pixel back to the network, and a stroke
-    that was undone leaves no difference and so no trace.
+    that was undone leaves no difference and so no trace. Values above the last class are no class: such pixels count
+    as not painted, and the next write puts back what belongs there.
 
     Parameters
     ----------
@@ -96,6 +99,8 @@ class LabelsStore:
         Pixels per label value as the program last wrote them.
     folder : Path or None
         Where the arrays lie, None for memory. Whoever owns the store removes it.
+    refused : int
+        Pixels painted with a value above `n_classes` that writes have taken back so far.
     """
 
     def __init__(self, shape: tuple[int, ...], n_classes: int, in_memory_bytes: int | None = None) -> None:
@@ -108,6 +113,7 @@ class LabelsStore:
         self.annotation = allocate(shape, np.uint8, self.folder, "annotation")
         self.counts = np.zeros(256, np.int64)
         self.counts[0] = np.prod(shape, dtype=np.int64)
+        self.refused = 0
         self._annotated_sections: set[int] = set()
         self._strokes: dict[int, NDArray[np.int64]] = {}
 
@@ -137,6 +143,14 @@ class LabelsStore:
         written = np.asarray(self.written[at])
         changed = current != written
         has_strokes = bool(changed.any())
+        if has_strokes:
+            self._strokes.pop(z, None)  # now part of what is written, or taken back
+            foreign = changed & (current > self.n_classes)
+            n_foreign = int(np.count_nonzero(foreign))
+            if n_foreign:
+                self.refused += n_foreign
+                changed &= ~foreign
+                has_strokes = bool(changed.any())
         if not has_strokes and z not in self._annotated_sections:
             merged, kept = new, 0
         else:
@@ -144,7 +158,6 @@ class LabelsStore:
             if has_strokes:
                 self.annotation[at] = annotation
                 self._annotated_sections.add(z)
-                self._strokes.pop(z, None)  # now part of what is written
             mine = annotation != 0
             merged, kept = np.where(mine, annotation, new), int(np.count_nonzero(mine))
         self.counts += np.bincount(merged.ravel(), minlength=256)
@@ -153,12 +166,13 @@ class LabelsStore:
         self.written[at] = merged
         return kept
 
-    def count_strokes(self, z: int) -> None:
-        """Count the strokes in section `z` that no write has met yet."""
+    def count_strokes(self, z: int) -> int:
+        """Count the strokes in section `z` that no write has met yet; returns the pixels that hold no class."""
         at = self.index(z, slice(None), slice(None))
         current, written = np.asarray(self.labels[at]), np.asarray(self.written[at])
         changed = current != written
         self._strokes[z] = np.bincount(current[changed], minlength=256) - np.bincount(written[changed], minlength=256)
+        return int(np.count_nonzero(current[changed] > self.n_classes))
 
     def total_counts(self) -> NDArray[np.int64]:
         """Pixels per label value with the strokes that have been counted."""

@@ -17,6 +17,7 @@ from napari_drososeg._widgets.ordering import (
     DoneMap,
     View,
     area,
+    has_moved,
     rect_of,
     unfinished,
     unfinished_in,
@@ -196,8 +197,8 @@ def _predict(
                 if control.stop.is_set():
                     return
                 mine.add(result.z, rect_of(result.slices))
-                # the user has gone to another section: what is left is sorted anew around what they see there
-                if view().section != seen.section and (not whole_sections or unfinished_in(tasks, mine, result.z) == 0):
+                # the user has gone elsewhere: what is left is sorted anew around what they see there
+                if has_moved(seen, view()) and (not whole_sections or unfinished_in(tasks, mine, result.z) == 0):
                     break
         finally:
             results.close()

@@ -46,6 +46,7 @@ def evaluate(
     not counted; pixels left unlabelled by PRED are wrong.
     """
     check_choice("--truth-format", truth_format, ("auto", "classes", "vnc"))
+    check_targets((labels, truth), csv, error_map)
     from napari_drososeg import evaluation
     from napari_drososeg.io import read_labels
 
@@ -79,11 +80,34 @@ def evaluate(
         )
         evaluation.write_error_maps(error_map, maps, (len(pairs), *right.shape[1:]))
     if csv is not None:
-        write_csv(csv, result)
+        with console.working():
+            write_csv(csv, result)
     if json:
         console.print_json({"labels": str(labels), "truth": str(truth), "truth_format": known, **result.to_dict()})
     else:
         show(result)
+
+
+def check_targets(inputs: tuple[Path, ...], csv: Path | None, error_map: Path | None) -> None:
+    """Refuse, before any work, to write over what is compared or over a file of another kind.
+
+    Raises
+    ------
+    DrososegError
+        Naming the file and the option.
+    """
+    wanted = [("--csv", csv, (".csv",)), ("--error-map", error_map, (".tif", ".tiff", ".png"))]
+    for option, path, suffixes in wanted:
+        if path is None:
+            continue
+        place = path.resolve()
+        for source in (each.resolve() for each in inputs):
+            if place == source or source in place.parents:
+                raise DrososegError(f"{option} '{path}' is, or lies in, what is compared; choose another place.")
+        if path.is_dir() or (path.exists() and path.suffix.lower() not in suffixes):
+            raise DrososegError(f"{option} '{path}' exists and is no {suffixes[0]} file; choose another name.")
+    if csv is not None and error_map is not None and csv.resolve() == error_map.resolve():
+        raise DrososegError(f"--csv and --error-map would both be written to '{csv}'; choose another name.")
 
 
 def class_table(model: str | None, written: ClassTable | None) -> ClassTable:
@@ -150,8 +174,11 @@ def number(value: float) -> str:
 
 
 def write_csv(path: Path, result: Evaluation) -> None:
-    """Write one row per section and class, then pooled and averaged rows."""
+    """Write one row per section and class, then pooled and averaged rows; the file appears when complete."""
     import csv
+    import io
+
+    from napari_drososeg.io import atomic
 
     fields = ["labels_section", "truth_section", "class", "iou", "f1", "dice", "precision", "recall", "pixels"]
     rows: list[list[Any]] = []
@@ -165,11 +192,11 @@ def write_csv(path: Path, result: Evaluation) -> None:
             + [_cell(data[f]) for f in ("mean_iou", "mean_f1", "mean_dice")]
             + ["", _cell(data["mean_pixel_accuracy"]), data["pixels"]]
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(fields)
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(fields)
+    writer.writerows(rows)
+    atomic.write_bytes(path, text.getvalue().encode())
 
 
 def _cell(value: float | None) -> str:

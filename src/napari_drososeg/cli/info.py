@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_drososeg.cli import console
-from napari_drososeg.cli.options import Json
+from napari_drososeg.cli.options import Json, Quiet
 
 if TYPE_CHECKING:
     from napari_drososeg.io import Stack
@@ -22,6 +22,7 @@ def info(
         float | None, typer.Option(help="Pixel size of IN in nm, where its file does not say or is wrong.")
     ] = None,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show what a stack is and how long it would take.
 
@@ -43,8 +44,9 @@ def info(
     for heading, value in rows(facts):
         table.add_row(heading, value)
     out.print(table)
+    notify = console.notifier(quiet)
     for notice in stack.notices:
-        console.say(notice, dim=True)
+        notify(notice)
     times = console.table("Networks", "name", "pixel size", "this stack is", "expected time")
     for each in plans:
         expected = each["seconds"]

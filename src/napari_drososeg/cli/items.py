@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 FORMATS: dict[Format, str] = {"tiff": ".tif", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr", "png": ".png"}
 """Formats labels are written in, and the suffix their files get."""
+
+PROBABILITIES_MARK = {"probabilities": True}
+"""What a zarr of probabilities carries among its attributes, so that nothing else is ever replaced by one."""
 
 
 @dataclass(frozen=True)
@@ -169,3 +173,46 @@ def _guarded(item: Item) -> Item:
     if target in source.parents:
         raise DrososegError(f"'{item.target}' contains the input '{item.source}'; choose another output.")
     return item
+
+
+def check_probabilities(job: Job, path: Path, *, replace: bool) -> None:
+    """Refuse a place for probabilities where they would hurt the input, the labels or someone's work.
+
+    Parameters
+    ----------
+    job : Job
+        What is read and written besides.
+    path : Path
+        Zarr to write.
+    replace : bool
+        Whether earlier probabilities may be replaced.
+
+    Raises
+    ------
+    DrososegError
+        Naming the path and why it cannot be used.
+    """
+    if path.suffix.lower() != ".zarr":
+        raise DrososegError(f"Probabilities are written as .zarr, not as '{path.name}'.")
+    place = path.resolve()
+    for item in job.items:
+        _guarded(Item(item.source, path))
+        labels = item.target.resolve()
+        if place == labels or place in labels.parents or labels in place.parents:
+            raise DrososegError(
+                f"The labels '{item.target}' and the probabilities '{path}' would be written over each other; "
+                "choose another name for one of them."
+            )
+    if replace and path.exists() and not holds_probabilities(path):
+        raise DrososegError(f"'{path}' exists and holds no probabilities of ours; choose another name.")
+
+
+def holds_probabilities(path: Path) -> bool:
+    """Whether a folder is empty or a zarr of probabilities that this program wrote."""
+    if not path.is_dir():
+        return False
+    try:
+        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        return bool(attributes["drososeg"] == PROBABILITIES_MARK)
+    except (OSError, ValueError, KeyError, TypeError):
+        return not any(path.iterdir())

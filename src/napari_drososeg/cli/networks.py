@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_drososeg.cli import console
-from napari_drososeg.cli.options import Json
+from napari_drososeg.cli.options import Json, Quiet
 
 if TYPE_CHECKING:
     from napari_drososeg.zoo import NetworkCard
@@ -18,6 +18,7 @@ def models(
         str | None, typer.Argument(help="Network to describe: a name or a .safetensors file; all if left out.")
     ] = None,
     json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """List the networks, or show the card of one.
 
@@ -50,7 +51,7 @@ def models(
         )
     console.stdout_console().print(listing)
     if cards:
-        console.say(f"drososeg models {cards[0].name} shows its card.", dim=True)
+        console.notifier(quiet)(f"drososeg models {cards[0].name} shows its card.")
 
 
 def mean_iou(card: NetworkCard) -> float | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from napari_drososeg.cli import console
-from napari_drososeg.cli.items import FORMATS, Item, Job, plan_job
+from napari_drososeg.cli.items import FORMATS, Item, Job, check_probabilities, plan_job
 from napari_drososeg.cli.options import (
     Device,
     Engine,
@@ -130,8 +130,8 @@ def check_outputs(
             )
         if probabilities is not None:
             raise DrososegError("--probabilities goes with one stack; name an output file such as labels.tif.")
-    if probabilities is not None and probabilities.suffix.lower() != ".zarr":
-        raise DrososegError(f"Probabilities are written as .zarr, not as '{probabilities.name}'.")
+    if probabilities is not None:
+        check_probabilities(job, probabilities, replace=resume or overwrite)
 
 
 @dataclass
@@ -185,18 +185,18 @@ class Run:
             names = ", ".join(self.job.left_out[:3]) + (", ..." if len(self.job.left_out) > 3 else "")
             notify(f"left out, no images: {names}")
         record = Record(record_path(self.job.items[0].target, self.job.folder))
-        settings = self.settings()
         done: set[Path] = set()
         if resume:
-            record.check(settings)
-            done = {i.target for i in self.job.items if record.is_done(i)}
+            record.check(self.settings())
+            done = {i.target for i in self.job.items if record.is_done(i, self.choice.probabilities)}
         outcomes = {t: Outcome(i.source, t, "skipped") for i in self.job.items if (t := i.target) in done}
         waiting = [item for item in self.job.items if item.target not in done]
         if waiting:
             # One stack is opened before the network is loaded: what is wrong with it shows at once.
             single = None if len(self.job.items) > 1 else self.open(waiting[0], notify)
             predictor = self.predictor(single, notify)
-            record.begin(settings, afresh=not resume)
+            # Taken after the pixel size was asked for, which decides about the result like any option.
+            record.begin(self.settings(), afresh=not resume)
             with console.Bar(shown) as bar:
                 for item in waiting:
                     outcomes[item.target] = self.one(item, single, predictor, record, bar, notify)
@@ -244,18 +244,24 @@ class Run:
         """Predict one item; with several, a failing one does not stop the others."""
         from napari_drososeg.cli.run_item import Outcome, run_item
 
-        record.note(item, "started")
+        probabilities = self.choice.probabilities
+        record.note(item, "started", probabilities)
         alone = len(self.job.items) == 1
         try:
             with console.working():
                 outcome = run_item(stack or self.open(item, notify), item.target, self.choice, predictor, bar)
-        except console.Failure as error:
-            record.note(item, "failed", error=str(error))
+        except Exception as error:  # whatever it is, it must not cost the items that are still waiting
+            text = console.one_line(error)
+            if not isinstance(error, console.Failure | OSError):
+                text = f"{type(error).__name__}: {text}"
+            record.note(item, "failed", probabilities, error=text)
             if alone:
                 raise
-            console.say(f"drososeg: {item.source}: {error}")
-            return Outcome(item.source, item.target, "failed", error=str(error))
-        record.note(item, "done", seconds=round(outcome.seconds, 3), engine=self.description)
+            console.say(f"drososeg: {item.source}: {text}")
+            return Outcome(item.source, item.target, "failed", error=text)
+        finally:
+            self.description = predictor.description  # it may have gone over to the CPU meanwhile
+        record.note(item, "done", probabilities, seconds=round(outcome.seconds, 3), engine=self.description)
         return outcome
 
     def report(self, outcomes: list[Outcome], *, json: bool, quiet: bool) -> None:

@@ -18,6 +18,9 @@ from napari_drososeg import __version__
 from napari_drososeg.cli.items import Item
 from napari_drososeg.errors import DrososegError
 
+CLUTTER = {".ds_store", "thumbs.db", "desktop.ini", "icon\r"}
+"""Files, in lower case, that systems put into folders that are only looked at."""
+
 
 def record_path(target: Path, folder: Path | None) -> Path:
     """Say where the record of an output lies: in a folder of items, or beside a single file or zarr.
@@ -35,7 +38,7 @@ def fingerprint(path: Path) -> str:
     Parameters
     ----------
     path : Path
-        A file, or a folder (all files below it count).
+        A file, or a folder (all files below it count, save what a system adds by itself).
 
     Returns
     -------
@@ -53,6 +56,8 @@ def fingerprint(path: Path) -> str:
     for folder, folders, files in os.walk(path):
         folders.sort()
         for name in sorted(files):
+            if name.lower() in CLUTTER or name.startswith("._"):
+                continue
             stat = (Path(folder) / name).stat()
             relative = os.path.relpath(Path(folder) / name, path)
             digest.update(f"{relative}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
@@ -115,31 +120,39 @@ class Record:
                 "output, or --overwrite to start again."
             )
 
-    def is_done(self, item: Item) -> bool:
-        """Whether the record says that the output was completely made from the input, as both are now.
+    def is_done(self, item: Item, probabilities: Path | None = None) -> bool:
+        """Whether the record says that all outputs were completely made from the input, as they are now.
+
+        Parameters
+        ----------
+        item : Item
+            What is to be made.
+        probabilities : Path, optional
+            Zarr that is to be made with it.
 
         Raises
         ------
         DrososegError
-            If the output exists and this program did not write it, or it was changed since: it may be someone's
-            work.
+            If an output exists and this program did not write it, or it was changed since: it may be someone's
+            work. That counts as well where the item failed or was only started.
         """
-        output = item.written
         entry = self.items.get(item.target.name)
-        now = fingerprint(output)
-        if now == "missing":
-            return False
-        if entry is None:
-            raise DrososegError(
-                f"'{output}' exists and is not in the record of this output; move it away or use --overwrite."
-            )
-        if entry.get("state") != "done":
-            return False
-        if entry.get("output_fingerprint") != now:
-            raise DrososegError(
-                f"'{output}' was changed since it was written; move it away to keep it, or use --overwrite."
-            )
-        return bool(entry.get("input_fingerprint") == fingerprint(item.source))
+        complete = entry is not None and entry.get("state") == "done"
+        for key, path in _outputs(item, probabilities).items():
+            now = fingerprint(path)
+            if now == "missing":
+                complete = False
+                continue
+            before = "missing" if entry is None else entry.get(key, "missing")
+            if before == "missing":
+                raise DrososegError(
+                    f"'{path}' exists and is not in the record of this output; move it away or use --overwrite."
+                )
+            if before != now:
+                raise DrososegError(
+                    f"'{path}' was changed since it was written; move it away to keep it, or use --overwrite."
+                )
+        return complete and entry is not None and entry.get("input_fingerprint") == fingerprint(item.source)
 
     def begin(self, settings: Mapping[str, Any], *, afresh: bool) -> None:
         """Write the line of this run; `afresh` forgets what was recorded before."""
@@ -155,20 +168,24 @@ class Record:
         }
         self._append(self._run)
 
-    def note(self, item: Item, state: str, **more: Any) -> None:
-        """Write that an item is ``started``, ``done`` or ``failed``."""
+    def note(self, item: Item, state: str, probabilities: Path | None = None, **more: Any) -> None:
+        """Write that an item is ``started``, ``done`` or ``failed``.
+
+        The outputs are noted as they are when it is started, for that is what it may replace, and when it is done.
+        """
         entry: dict[str, Any] = {
             "what": "item",
             "output": item.target.name,
             "input": str(item.source),
             "state": state,
         }
-        if state == "started":
-            entry["input_fingerprint"] = fingerprint(item.source)
-        elif state == "done":
-            # The input as it was when it was begun: what changed meanwhile has to be done again.
-            entry["input_fingerprint"] = self.items.get(item.target.name, {}).get("input_fingerprint")
-            entry["output_fingerprint"] = fingerprint(item.written)
+        before = self.items.get(item.target.name, {})
+        # The input as it was when it was begun: what changed meanwhile has to be done again.
+        entry["input_fingerprint"] = fingerprint(item.source) if state == "started" else before.get("input_fingerprint")
+        for key, path in _outputs(item, probabilities).items():
+            # Labels found after a failure are not ours; probabilities may be, complete before the labels failed.
+            ours = state != "failed" or key == "probabilities_fingerprint"
+            entry[key] = fingerprint(path) if ours else before.get(key, "missing")
         entry.update(more)
         self.items[item.target.name] = entry
         self._append(entry)
@@ -183,6 +200,12 @@ class Record:
             file.write(json.dumps(entry, ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _outputs(item: Item, probabilities: Path | None) -> dict[str, Path]:
+    """Return the outputs of an item by the names of their fingerprints in the record."""
+    found = {"output_fingerprint": item.written}
+    return found if probabilities is None else {**found, "probabilities_fingerprint": probabilities}
 
 
 def _shown(value: object) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from napari_drososeg.cli.console import Bar
+from napari_drososeg.cli.items import PROBABILITIES_MARK
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.evaluation import ClassAreas, pixel_area
 from napari_drososeg.inference import Predictor, Result, write_behind
 from napari_drososeg.io import Format, LabelsWriter, Stack, atomic
+from napari_drososeg.io.marks import KEY
 
 PROBABILITY_CHUNK = 512
 
@@ -115,6 +117,8 @@ def run_item(stack: Stack, target: Path, choice: Choice, predictor: Predictor, b
         With state "done".
     """
     started = time.monotonic()
+    if size := predictor.config.pixel_size:  # what was said counts for areas and for the output, too
+        stack = replace(stack, voxel_size=(stack.voxel_size[0], size, size))
     tasks = predictor.plan(stack, sections=choice.sections, roi=choice.roi)
     bar.start(stack.name, len(tasks))
     spec = predictor.spec
@@ -127,8 +131,9 @@ def run_item(stack: Stack, target: Path, choice: Choice, predictor: Predictor, b
 
         def write(result: Result) -> None:
             labels.write(result.z, result.labels, result.slices)
-            if probabilities is not None:
-                probabilities[(slice(None), result.z, *result.slices)] = result.probabilities
+            if choice.probabilities is not None:
+                with writing(choice.probabilities):
+                    probabilities[(slice(None), result.z, *result.slices)] = result.probabilities
 
         found = predictor.run(stack, tasks, outputs=outputs)
         # Closed before the writers are: on Ctrl+C nothing may be written to what is already aborted.
@@ -138,6 +143,15 @@ def run_item(stack: Stack, target: Path, choice: Choice, predictor: Predictor, b
                 bar.advance()
     seconds = time.monotonic() - started
     return Outcome(stack.path or Path(stack.name), labels.path, "done", seconds, stack.shape, areas.rows())
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name the file in what the system says about writing it, such as that the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        raise DrososegError(f"'{path}' cannot be written: {error.strerror or error}.") from error
 
 
 @contextmanager
@@ -151,14 +165,19 @@ def open_probabilities(path: Path | None, n_classes: int, stack: Stack) -> Itera
     partial = atomic.temporary_sibling(path)
     chunk = tuple(min(PROBABILITY_CHUNK, n) for n in stack.shape[1:])
     try:
-        yield zarr.create_array(
-            partial,
-            shape=(n_classes, *stack.shape),
-            chunks=(n_classes, 1, *chunk),
-            dtype="float16",
-            fill_value=0,
-            dimension_names=("c", "z", "y", "x"),
-        )
-        atomic.put_in_place(partial, path)
+        with writing(path):
+            array = zarr.create_array(
+                partial,
+                shape=(n_classes, *stack.shape),
+                chunks=(n_classes, 1, *chunk),
+                dtype="float16",
+                fill_value=0,
+                dimension_names=("c", "z", "y", "x"),
+                attributes={KEY: PROBABILITIES_MARK},
+                zarr_format=3,
+            )
+        yield array
+        with writing(path):
+            atomic.put_in_place(partial, path)
     finally:
         atomic.remove(partial)

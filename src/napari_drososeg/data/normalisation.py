@@ -49,8 +49,9 @@ def measure(pixels: NDArray[Any]) -> Statistics:
     Parameters
     ----------
     pixels : ndarray, any shape, real dtype
-        Pixels that are exactly 0 are left out, unless all are: aligned stacks are filled with black at their
-        borders, which must not shift the tissue's grey values. Above `SAMPLE_PIXELS` a regular grid is sampled.
+        Pixels that are exactly 0 are left out: aligned stacks are filled with black at their borders, which must
+        not shift the tissue's grey values. They count where all others are equal, as in a mask of 0 and 1. Above
+        `SAMPLE_PIXELS` a regular grid is sampled.
 
     Returns
     -------
@@ -61,6 +62,10 @@ def measure(pixels: NDArray[Any]) -> Statistics:
     sample = pixels[..., ::step, ::step] if pixels.ndim > 1 else pixels[::step]
     values = sample[sample != 0].astype(np.float64)
     values = values[np.isfinite(values)]
+    if values.size and values.min() == values.max():
+        values = sample[np.isfinite(sample)].astype(np.float64)
+        if values.min() == values.max():  # said here, as the mean of equal numbers need not be exactly that number
+            return Statistics(float(values[0]), 0.0)
     if values.size == 0:
         return Statistics(0.0, 0.0)
     return Statistics(float(values.mean()), float(values.std()))
@@ -86,8 +91,11 @@ def normalise(pixels: NDArray[Any], statistics: Statistics, *, invert: bool = Fa
     scale = 1.0 / statistics.std if statistics.std > 0 else 0.0
     if invert:
         scale = -scale
-    out = pixels.astype(np.float32)
-    out -= np.float32(statistics.mean)
-    out *= np.float32(scale)
+    # Single precision has 24 bits: it cannot tell neighbouring grey levels apart far from 0 in wider types.
+    wide = pixels.dtype.itemsize > 4 or (pixels.dtype.kind in "iu" and pixels.dtype.itemsize == 4)
+    number = np.float64 if wide else np.float32
+    out: NDArray[Any] = pixels.astype(number)
+    out -= number(statistics.mean)
+    out *= number(scale)
     np.clip(out, -CLIP, CLIP, out=out)
-    return out
+    return out.astype(np.float32, copy=False)

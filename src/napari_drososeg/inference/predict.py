@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,16 @@ from napari_drososeg.inference.tiling import Grid, Region, align_up, check_regio
 from napari_drososeg.io import Stack
 from napari_drososeg.zoo import DEFAULT_NETWORK, find_network
 
+if TYPE_CHECKING:
+    import openvino as ov
+
 OUTPUTS = frozenset({"labels", "probabilities", "entropy"})
 
 RESCALE_ABOVE = 1.15
 """Images whose pixel size differs from the network's by more than this factor are rescaled."""
+
+RESCALE_AT_MOST = 16.0
+"""Beyond this factor the pixel size is taken for a mistake, such as the resolution of a screen."""
 
 CALIBRATION_PATCHES, CALIBRATION_EDGE = 32, 256
 """What int8 is calibrated on: so many patches, spread over the stack, of this edge in px."""
@@ -233,8 +239,14 @@ class Predictor:
                 f"the network's own, {self.spec.pixel_size:g} nm, is assumed."
             )
             return Grid(shape, shape)
-        if max(size / self.spec.pixel_size, self.spec.pixel_size / size) <= RESCALE_ABOVE:
+        factor = max(size / self.spec.pixel_size, self.spec.pixel_size / size)
+        if factor <= RESCALE_ABOVE:
             return Grid(shape, shape)
+        if factor > RESCALE_AT_MOST:
+            raise DrososegError(
+                f"The pixel size of '{stack.name}', {size:g} nm, is over {RESCALE_AT_MOST:g} times off the network's "
+                f"{self.spec.pixel_size:g} nm: check its unit, or give the pixel size yourself."
+            )
         return Grid.for_pixel_sizes(shape, size, self.spec.pixel_size)
 
     def _choose_tile(self, grid: Grid) -> int:
@@ -258,9 +270,18 @@ class Predictor:
     def _bytes_per_pixel(self) -> float:
         if self._engine is not None:
             return self._engine.bytes_per_pixel
-        from napari_drososeg.inference.openvino_engine import activation_bytes, converted
+        from napari_drososeg.inference.openvino_engine import activation_bytes
 
-        return activation_bytes(converted(self.path))
+        return activation_bytes(self._converted())
+
+    def _converted(self) -> ov.Model:
+        """Return the network in OpenVINO's form where there is no way around it, as for int8."""
+        from napari_drososeg.inference.openvino_engine import ConversionError, converted
+
+        try:
+            return converted(self.path)
+        except ConversionError as error:
+            raise DrososegError(f"{error} Use another precision than int8.") from error
 
     def _tell(self, message: str) -> None:
         if self._notify_user is not None and message not in self._told:
@@ -297,7 +318,7 @@ class Predictor:
                 from napari_drososeg.inference.quantisation import quantised
 
                 patches = self._calibration_patches(stack, reader)
-                model = quantised(self.path, patches, notify=self._tell)
+                model = quantised(self.path, self._converted, patches, notify=self._tell)
                 self._engine = OpenVinoEngine(model, "bf16" if cpu_has_bf16() else "f32")
             return self._engine
 

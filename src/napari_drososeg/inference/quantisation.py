@@ -20,7 +20,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.inference.openvino_engine import cache_name, cached, converted
+from napari_drososeg.inference.openvino_engine import cache_name, cached
 
 QUANTISATION = 1
 """Part of the cache's key: raise it when the recipe below changes."""
@@ -31,13 +31,21 @@ def has_nncf() -> bool:
     return importlib.util.find_spec("nncf") is not None
 
 
-def quantised(checkpoint: Path, patches: list[NDArray[np.float32]], *, notify: Callable[[str], None]) -> ov.Model:
+def quantised(
+    checkpoint: Path,
+    convert: Callable[[], ov.Model],
+    patches: list[NDArray[np.float32]],
+    *,
+    notify: Callable[[str], None],
+) -> ov.Model:
     """Return a checkpoint with int8 convolutions, from the cache or quantised now.
 
     Parameters
     ----------
     checkpoint : Path
         The network.
+    convert : callable
+        Gives it in OpenVINO's form, if it is needed.
     patches : list of ndarray of float32, (1, 1, H, W)
         Normalised pixels of the stack at hand; sides are multiples of the stride.
     notify : callable
@@ -59,7 +67,7 @@ def quantised(checkpoint: Path, patches: list[NDArray[np.float32]], *, notify: C
                 "int8 needs the quantiser: run 'pip install \"napari-drososeg[int8]\"', or use another precision."
             )
         notify("Preparing the int8 network for this stack, once; this takes up to a minute.")
-        return quantise(converted(checkpoint), patches)
+        return quantise(convert(), patches)
 
     return cached(name, make)
 

@@ -58,6 +58,7 @@ class Finisher:
             if task.tile.reach != task.tile.write:
                 tiles_of.setdefault(task.z, []).append(task.tile)
         self._tiles_of = tiles_of
+        self._waiting = {z: len(tiles) for z, tiles in tiles_of.items()}
         self._blenders: dict[int, Blender] = {}
 
     def finish(self, task: Task, values: NDArray[Any]) -> Iterator[Result]:
@@ -65,12 +66,16 @@ class Finisher:
         z, tile = task.z, task.tile
         if values.ndim == 2:
             yield Result(z, tile.write, np.ascontiguousarray(crop(values, tile)))
-        elif z not in self._tiles_of or tile not in self._tiles_of[z]:
+        elif tile.reach == tile.write:
             yield self._result(z, tile, to_image(values, tile))
         else:
-            blender = self._blenders.setdefault(z, Blender(self._tiles_of[z]))
-            for done, blended in blender.add(tile, to_image(values, tile)):
+            if z not in self._blenders:  # made once: it looks at every pair of tiles
+                self._blenders[z] = Blender(self._tiles_of[z])
+            for done, blended in self._blenders[z].add(tile, to_image(values, tile)):
                 yield self._result(z, done, blended)
+            self._waiting[z] -= 1
+            if not self._waiting[z]:
+                del self._blenders[z]
 
     def _result(self, z: int, tile: Tile, probabilities: NDArray[np.float32]) -> Result:
         wanted = self._outputs

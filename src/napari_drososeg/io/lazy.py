@@ -130,6 +130,10 @@ class Section(Protocol):
     def compressed(self) -> bool:
         """Whether reading a part costs about as much as reading all, unless the section is very large."""
 
+    @property
+    def whole_only(self) -> bool:
+        """Whether reading a part costs as much as reading all, however large the section is."""
+
     def read(self, ys: slice, xs: slice) -> NDArray[Any]:
         """Return the region as a new array (h, w)."""
 
@@ -153,14 +157,15 @@ class SectionArray(LazyArray):
         """See `LazyArray.read_region`. Safe to call from several threads."""
         section = self.sections[z]
         n_bytes = self.nbytes // self.shape[0]
-        if not section.compressed or n_bytes > _WHOLE_SECTION_BYTES:
+        large = n_bytes > _WHOLE_SECTION_BYTES
+        if not section.whole_only and (large or not section.compressed):
             return section.read(ys, xs)
         with self._lock:
             whole = self._kept.pop(z, None)
             if whole is None:
                 whole = section.read(slice(0, self.shape[1]), slice(0, self.shape[2]))
             self._kept[z] = whole
-            while len(self._kept) > max(2, min(8, _CACHE_BYTES // max(1, n_bytes))):
+            while len(self._kept) > max(1 if large else 2, min(8, _CACHE_BYTES // max(1, n_bytes))):
                 self._kept.popitem(last=False)
         return whole[ys, xs].copy()
 

@@ -43,6 +43,7 @@ class PngSection:
     dtype: np.dtype[Any]
     grey: Grey
     compressed = True
+    whole_only = True
 
     def read(self, ys: slice, xs: slice) -> NDArray[Any]:
         """Return the region as a new array (h, w)."""

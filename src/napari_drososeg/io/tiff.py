@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 _BILEVEL_INVERTED, _PALETTE = 0, 3
+_DOTS_UNIT_NM = 1e7  # 1 cm: nobody measures voxels of electron microscopy in units as large
 
 
 def open_tiff(path: Path, *, indices: bool = False) -> Stack:
@@ -236,12 +237,18 @@ def _voxel_size(tif: TiffFile) -> VoxelSize:
         unit = str(meta["unit"])
         units = [str(meta.get(name, unit)) for name in ("zunit", "yunit")]
         return (
-            to_nanometres(_float(meta.get("spacing")), units[0]),
-            to_nanometres(y, units[1]),
-            to_nanometres(x, unit),
+            _calibrated(_float(meta.get("spacing")), units[0]),
+            _calibrated(y, units[1]),
+            _calibrated(x, unit),
         )
     unit = {2: "inch", 3: "cm"}.get(int(page.tags.valueof("ResolutionUnit", 1)), "none")
     return None, plausible(to_nanometres(y, unit)), plausible(to_nanometres(x, unit))
+
+
+def _calibrated(value: float | None, unit: str) -> float | None:
+    """Return a length of ImageJ in nm; inch and cm stem from dots per inch or cm, which rarely are a calibration."""
+    size = to_nanometres(value, unit)
+    return plausible(size) if (to_nanometres(1, unit) or 0) >= _DOTS_UNIT_NM else size
 
 
 def _per_pixel(tag: Any) -> float | None:

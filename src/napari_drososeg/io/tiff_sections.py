@@ -44,6 +44,7 @@ class RawSection:
     grey: Grey
     planar: bool = False
     compressed = False
+    whole_only = False
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -77,6 +78,8 @@ class SegmentSection:
         self._number = number
         self.shape = (int(self._keyframe.imagelength), int(self._keyframe.imagewidth))
         self.compressed = self._keyframe.compression != 1
+        # One strip or tile for each sample plane.
+        self.whole_only = len(self._offsets) <= self._keyframe.shaped[0]
         self.dtype = _grey_dtype(np.dtype(self._keyframe.dtype))
 
     def read(self, ys: slice, xs: slice) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -179,7 +180,9 @@ class LabelsWriter(ABC):
         if self._open:
             self._open = False
             try:
-                self._release()
+                # On a full disk, closing the file fails once more on labels that nobody wants any longer.
+                with contextlib.suppress(OSError):
+                    self._release()
             finally:
                 atomic.remove(self.temporary)
 
