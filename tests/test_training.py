@@ -66,7 +66,7 @@ def test_a_state_of_other_settings_is_refused(section: AnnotatedSection, tmp_pat
 def test_a_state_of_other_sections_is_refused(section: AnnotatedSection, tmp_path: Path) -> None:
     state = tmp_path / "state.safetensors"
     list(Training([section], replace(CONFIG, steps=1), state_file=state).run())
-    other = AnnotatedSection(section.image, section.labels[::-1].copy())
+    other = AnnotatedSection(section.image, section.labels.T.copy())
     with pytest.raises(DrososegError, match="other sections"):
         Training([other], replace(CONFIG, steps=1), state_file=state)
 
