@@ -52,7 +52,7 @@ class Form(QScrollArea):
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setMinimumWidth(240)
+        self.setMinimumWidth(320)
         body = QWidget()
         self._layout = QVBoxLayout(body)
         self._layout.setContentsMargins(6, 6, 6, 6)
@@ -121,7 +121,7 @@ class Form(QScrollArea):
                 self.card_text,
                 self._row("scope", "Segment", self.scope),
                 self.range_row,
-                self._row("pixel_size", "Pixel, nm", self.pixel_size),
+                self._row("pixel_size", "nm/pixel", self.pixel_size),
             ],
             labels=False,
         )
