@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_drososeg.models import create_model
+from napari_drososeg.models.blocks import UpBlock, fold_upsampling
 
 NARROW = {"width": 0.0625}
 
@@ -239,3 +240,26 @@ def test_timms_swin_fits_the_encoder_of_swin_unet() -> None:
     encoder = {name: shape for name, shape in own.items() if name.startswith(("patch_embed.", "layers."))}
     assert len(encoder) > 100
     assert encoder.items() <= theirs.items()
+
+
+def test_folded_upsampling_is_the_same_function_with_fewer_multiplications() -> None:
+    torch.manual_seed(0)
+    block = UpBlock(6, 5).eval()
+    block[1].running_mean.uniform_(-1, 1)
+    small = torch.randn(2, 6, 9, 7)
+    folded = fold_upsampling(nn.ModuleList([block]))[0]
+    assert isinstance(folded[0], nn.ConvTranspose2d)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(small), block(small), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["unet", "attention-unet", "r2unet"])
+def test_networks_with_folded_upsampling_give_the_same(name: str) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, 3, width=0.0625).eval()
+    image = torch.randn(1, 1, 48, 32)
+    with torch.inference_mode():
+        expected = model(image)
+        folded = fold_upsampling(model)
+        torch.testing.assert_close(folded(image), expected, atol=1e-4, rtol=1e-4)
+    assert sum(isinstance(m, nn.ConvTranspose2d) for m in folded.modules()) == 4

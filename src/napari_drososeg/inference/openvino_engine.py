@@ -6,6 +6,7 @@ version of OpenVINO, so that later predictions need no torch at all.
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ from napari_drososeg.checkpoint import load_model, load_spec, sha256
 from napari_drososeg.inference.cache import cache_folder
 from napari_drososeg.inference.engine import Output
 
-CONVERSION = 1
+CONVERSION = 2
 """Part of the cache's key: raise it when the conversion below changes."""
 
 MAX_DIFFERENCE = 2e-3
@@ -213,6 +214,8 @@ def convert(checkpoint: Path) -> ov.Model:
     """Convert a checkpoint and check the result against torch at two sizes; see `converted`."""
     import torch
 
+    from napari_drososeg.models.blocks import fold_upsampling
+
     spec, model = load_model(checkpoint)
     network = getattr(model, "network", model)  # without the padding to the stride, which tiles do not need
     stride = load_spec(checkpoint).stride
@@ -220,7 +223,8 @@ def convert(checkpoint: Path) -> ov.Model:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tracing is deprecated in torch, but is what OpenVINO knows best
-            result = ov.convert_model(network, example_input=example, input=[-1, 1, -1, -1])
+            folded = fold_upsampling(copy.deepcopy(network))
+            result = ov.convert_model(folded, example_input=example, input=[-1, 1, -1, -1])
         compiled = ov.Core().compile_model(result, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         for height, width in ((8, 8), (6, 10)):
             images = torch.randn(2, 1, height * stride, width * stride)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from napari_drososeg.models.blocks import conv_block, scaled
+from napari_drososeg.models.blocks import UpBlock, conv_block, scaled
 from napari_drososeg.models.vgg import VGG16Encoder
 
 DECODER_CHANNELS = (512, 256, 128, 64)
@@ -49,7 +48,7 @@ class UNet(nn.Module):
         )
         self.skip_channels = self.encoder.channels[-2::-1]  # deepest first, as the decoder
         below = (self.encoder.channels[-1], *self.decoder_channels[:-1])
-        self.up = nn.ModuleList(conv_block(b, c, 1) for b, c in zip(below, self.decoder_channels, strict=True))
+        self.up = nn.ModuleList(UpBlock(b, c) for b, c in zip(below, self.decoder_channels, strict=True))
         self.merge = nn.ModuleList(
             self.merge_block(c + s, c) for c, s in zip(self.decoder_channels, self.skip_channels, strict=True)
         )
@@ -67,7 +66,7 @@ class UNet(nn.Module):
         """Map images (N, 1, H, W), H and W multiples of 16, to logits (N, n_classes, H, W)."""
         *skips, x = self.encoder(images)  # x: (N, 512, H/16, W/16)
         for level, skip in enumerate(reversed(skips)):
-            x = self.up[level](functional.interpolate(x, scale_factor=2.0, mode="nearest"))
+            x = self.up[level](x)
             x = self.merge[level](torch.cat([x, self.select(level, skip, x)], dim=1))
         logits: Tensor = self.head(x)
         return logits
