@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -149,6 +150,19 @@ def start(
     return worker
 
 
+@contextlib.contextmanager
+def _handing_over(control: Control) -> Iterator[None]:
+    """Leave an error with `control` and end in peace.
+
+    superqt takes a RuntimeError that leaves a generator for a deleted worker and then never says that it has finished;
+    torch raises RuntimeErrors.
+    """
+    try:
+        yield
+    except Exception as error:
+        control.error = error
+
+
 def _segment(
     load: Callable[[Callable[[str], None]], Predictor],
     stack: Stack,
@@ -159,50 +173,34 @@ def _segment(
     control: Control,
 ) -> Iterator[Planned | Piece]:
     be_polite()
-    try:
-        yield from _predict(load, stack, job, done, view, notify, control)
-    except Exception as error:
-        # superqt takes a RuntimeError that leaves a generator for a deleted worker and then never says that it has
-        # finished; torch raises RuntimeErrors. So errors are handed over here and the generator ends in peace.
-        control.error = error
-
-
-def _predict(
-    load: Callable[[Callable[[str], None]], Predictor],
-    stack: Stack,
-    job: Job,
-    done: DoneMap,
-    view: Callable[[], View],
-    notify: Callable[[str], None],
-    control: Control,
-) -> Iterator[Planned | Piece]:
-    predictor = load(notify)
-    if control.stop.is_set():
-        return
-    tasks = predictor.plan(stack, sections=job.sections, roi=job.roi)
-    whole_sections = predictor.spec.global_context
-    tasks = unfinished(tasks, done, whole_sections=whole_sections)
-    yield Planned(predictor, sum(area(rect_of(t.tile.write)) for t in tasks))
-    mine = DoneMap()
-    while tasks and not control.stop.is_set():
-        seen = view()
-        results = predictor.run(stack, visit_order(tasks, seen), outputs=job.outputs)
-        try:
-            for result in results:
-                parts = pieces(result.slices)
-                for i, part in enumerate(parts):
-                    if not control.wait_for_room():
+    with _handing_over(control):
+        predictor = load(notify)
+        if control.stop.is_set():
+            return
+        tasks = predictor.plan(stack, sections=job.sections, roi=job.roi)
+        whole_sections = predictor.spec.global_context
+        tasks = unfinished(tasks, done, whole_sections=whole_sections)
+        yield Planned(predictor, sum(area(rect_of(t.tile.write)) for t in tasks))
+        mine = DoneMap()
+        while tasks and not control.stop.is_set():
+            seen = view()
+            results = predictor.run(stack, visit_order(tasks, seen), outputs=job.outputs)
+            try:
+                for result in results:
+                    parts = pieces(result.slices)
+                    for i, part in enumerate(parts):
+                        if not control.wait_for_room():
+                            return
+                        yield Piece(result, part, last=i == len(parts) - 1)
+                    if control.stop.is_set():
                         return
-                    yield Piece(result, part, last=i == len(parts) - 1)
-                if control.stop.is_set():
-                    return
-                mine.add(result.z, rect_of(result.slices))
-                # the user has gone elsewhere: what is left is sorted anew around what they see there
-                if has_moved(seen, view()) and (not whole_sections or unfinished_in(tasks, mine, result.z) == 0):
-                    break
-        finally:
-            results.close()
-        tasks = unfinished(tasks, mine, whole_sections=whole_sections)
+                    mine.add(result.z, rect_of(result.slices))
+                    # the user has gone elsewhere: what is left is sorted anew around what they see there
+                    if has_moved(seen, view()) and (not whole_sections or unfinished_in(tasks, mine, result.z) == 0):
+                        break
+            finally:
+                results.close()
+            tasks = unfinished(tasks, mine, whole_sections=whole_sections)
 
 
 def be_polite() -> None:
