@@ -33,7 +33,7 @@ from napari_drososeg.zoo import find_network
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-DATA = ROOT.parent / "shared" / "data" / "drosophila-vnc"
+DATA = Path(os.environ.get("DROSOSEG_DATA") or ROOT.parent / "shared" / "data" / "drosophila-vnc")
 VALIDATION = (13, 14, 15)
 """Sections of the public stack whose truth the labels are compared with."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,3 +60,43 @@ def tiny_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
         training={"data": "none: random weights", "sections": ""},
     )
     return save_checkpoint(tmp_path_factory.mktemp("zoo") / "tiny.safetensors", model.state_dict(), spec)
+
+
+@pytest.fixture(scope="session")
+def network(tiny_network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny network with its last layer balanced, so that all three classes occur in its labels."""
+    import torch
+
+    from napari_drososeg.checkpoint import load_model, save_checkpoint
+    from napari_drososeg.data import measure, normalise
+    from napari_drososeg.samples import synthetic_stack
+
+    spec, model = load_model(tiny_network)
+    stack, _ = synthetic_stack((1, 128, 128), 2)
+    section = stack.read(0)
+    with torch.inference_mode():
+        logits = model(torch.from_numpy(normalise(section, measure(section)))[None, None])[0]
+        last = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)][-1]
+        mean, std = logits.mean((1, 2)), logits.std((1, 2))
+        last.weight /= std[:, None, None, None]
+        last.bias -= mean
+        last.bias /= std
+    return save_checkpoint(
+        tmp_path_factory.mktemp("balanced") / "tiny.safetensors", model.state_dict(), spec, half=False
+    )
+
+
+@pytest.fixture
+def drososeg() -> Callable[..., Any]:
+    """Run a command in this process."""
+    from typer.testing import CliRunner
+
+    from napari_drososeg.cli import app
+
+    def run(*arguments: object, code: int = 0) -> Any:
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+        assert result.exit_code == code, result.output
+        assert code == 0 or len(result.stderr.strip().splitlines()) >= 1
+        return result
+
+    return run

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import http.server
 import json
 import shutil
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -96,11 +98,70 @@ def test_a_path_is_taken_as_it_is(tiny_network: Path) -> None:
     assert find_card(tiny_network).sha256 == sha256(tiny_network)
 
 
-def test_a_shipped_file_that_was_changed_is_refused(tiny_network: Path, tmp_path: Path) -> None:
-    shutil.copy(tiny_network, tmp_path / "tiny.safetensors")
+def test_a_shipped_file_that_was_changed_is_refused_when_it_is_used(tiny_network: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(tiny_network, tmp_path / "tiny.safetensors"))
     registry = write_registry(tmp_path, tiny_network, sha256="0" * 64)
-    with pytest.raises(DrososegError, match="wrong SHA-256"):
-        list_networks(registry)
+    assert [c.name for c in list_networks(registry)] == ["tiny"]
+    for name in ("tiny", path, str(path)):
+        with pytest.raises(DrososegError, match=r"wrong SHA-256.*Install napari-drososeg again"):
+            find_network(name, registry)
+
+
+def test_a_damaged_shipped_file_does_not_hide_the_others(tiny_network: Path, tmp_path: Path) -> None:
+    whole = tiny_network.read_bytes()
+    (tmp_path / "tiny.safetensors").write_bytes(whole)
+    registry = write_registry(tmp_path, tiny_network)
+    rows = json.loads(registry.read_text())
+    for name, content in (("cut", whole[:-7]), ("empty", b"")):
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+        rows["networks"][name] = rows["networks"]["tiny"] | {"file": f"{name}.safetensors"}
+    registry.write_text(json.dumps(rows))
+    told: list[str] = []
+    assert [c.name for c in list_networks(registry, left_out=told)] == ["tiny"]
+    assert len(told) == 2
+    for name, reason in (("cut", "bytes where"), ("empty", "not a network")):
+        with pytest.raises(DrososegError, match=rf"{name}\.safetensors.*{reason}.*Install napari-drososeg again"):
+            find_network(name, registry)
+    assert find_card("tiny", registry).sha256 == sha256(tiny_network)
+
+
+def test_listing_reads_no_weights_and_using_reads_them_once(
+    tiny_network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user_folder().mkdir(parents=True)
+    own = Path(shutil.copy(tiny_network, user_folder() / "own.safetensors"))
+    path = Path(shutil.copy(tiny_network, tmp_path / "tiny.safetensors"))
+    registry = write_registry(tmp_path, tiny_network)
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def counted(file: IO[bytes], name: str) -> Any:
+        read.append(Path(file.name).name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    (card,) = list_networks(registry)
+    assert card.sha256 == json.loads(registry.read_text())["networks"]["tiny"]["sha256"]
+    assert read == []
+    for _ in range(2):
+        find_network("tiny", registry)
+    assert read == ["tiny.safetensors"]
+    path.unlink()
+    (card,) = [c for c in list_networks(registry) if c.source == "user"]
+    assert len(read) == 1
+    assert card.sha256 == card.sha256 == sha256(tiny_network)
+    own.write_bytes(tiny_network.read_bytes())  # written again
+    assert list_networks(registry)[0].sha256 == sha256(tiny_network)
+    assert read.count("own.safetensors") == 2
+
+
+def test_a_damaged_download_says_how_to_get_it_again(tiny_network: Path, tmp_path: Path) -> None:
+    registry = write_registry(tmp_path, tiny_network, url="http://127.0.0.1:9/tiny.safetensors")
+    user_folder().mkdir(parents=True)
+    (user_folder() / "tiny.safetensors").write_bytes(b"half")
+    assert list_networks(registry) == []
+    with pytest.raises(DrososegError, match=r"tiny\.safetensors.*downloaded again"):
+        find_network("tiny", registry)
 
 
 def test_a_network_is_downloaded_once(tiny_network: Path, tmp_path: Path, server: tuple[str, Path]) -> None:

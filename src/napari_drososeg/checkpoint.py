@@ -11,6 +11,7 @@ import hashlib
 import json
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,7 @@ class NetworkSpec:
     global_context : bool
         Likewise.
     halo : int
-        Default halo in px, a multiple of `stride`: the smallest with at least 99.9 % of the labels equal to those of
+        Default halo in px, a multiple of `stride`: the smallest with at least 99.95 % of the labels equal to those of
         the whole section, measured once for these weights.
     licence : str
         SPDX expression of the weights.
@@ -68,6 +69,9 @@ class NetworkSpec:
         Name and SHA-256 of the checkpoint it was fine-tuned from.
     version : int
         Version of this format.
+    tile : int
+        Edge in px of what a network with global context sees at once: that of the patches it was trained on, since its
+        context is then as large as it was in training. 0 where any size will do.
     """
 
     name: str
@@ -86,6 +90,7 @@ class NetworkSpec:
     metrics: dict[str, Any] = field(default_factory=dict)
     parent: str | None = None
     version: int = FORMAT_VERSION
+    tile: int = 0
 
     def to_json(self) -> str:
         """Return the spec as a JSON text."""
@@ -122,8 +127,14 @@ class NetworkSpec:
 
 
 def sha256(path: str | Path) -> str:
-    """Return the SHA-256 of a file as 64 hex digits."""
-    with Path(path).open("rb") as file:
+    """Return the SHA-256 of a file as 64 hex digits, read once for each state of the file."""
+    stat = Path(path).stat()
+    return _sha256(Path(path), stat.st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, _inode: int, _mtime_ns: int, _n_bytes: int) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -11,7 +11,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_drososeg._widgets.job import Scope
-from napari_drososeg._widgets.running import State
+from napari_drososeg._widgets.worker import State
 from napari_drososeg.io import read_labels
 
 # napari's own label colours, made by scikit-image
@@ -372,6 +372,23 @@ def test_what_it_runs_on_and_how_long_is_said_before(
     predictor, job = widget.runner._predictor[1], widget.job()
     estimate = predictor.estimate(predictor.plan(as_stack(stack)))
     assert widget.expected_seconds(job) == pytest.approx(estimate)
+
+
+def test_what_napari_imports_late_is_imported_by_a_thread(
+    open_widget: Any, qtbot: Any, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    from napari_drososeg._widgets import segment
+
+    imported: list[tuple[str, bool]] = []
+
+    def import_module(name: str) -> None:
+        imported.append((name, threading.current_thread() is threading.main_thread()))
+
+    monkeypatch.setattr(segment, "import_module", import_module)
+    open_widget(stack)
+    qtbot.waitUntil(lambda: imported == [("pandas", False)], timeout=10_000)
 
 
 def test_notices_of_the_reader_are_said(open_widget: Any, qtbot: Any, finish: Any, stack: np.ndarray) -> None:

@@ -13,6 +13,7 @@ from napari.utils.notifications import NotificationSeverity, notification_manage
 from qtpy.QtCore import Qt
 
 from napari_drososeg._widgets.job import Scope
+from napari_drososeg._widgets.worker import State
 
 # napari's own label colours, made by scikit-image
 
@@ -192,7 +193,7 @@ def test_the_record_names_what_it_ended_on(open_widget: Any, qtbot: Any, finish:
     click(qtbot, widget.run_button)
     qtbot.waitUntil(lambda: bool(widget.runner.fraction), timeout=60_000)
     # what the engine does when a graphics card has no memory left; there is none here
-    widget.runner._predictor[1]._choice = Choice("cpu", "torch", "bf16")
+    widget.runner._predictor[1]._network.choice = Choice("cpu", "torch", "bf16")
     finish(widget)
     assert labels_of(widget).metadata["drososeg"]["description"] == "CPU, PyTorch, bf16"
     assert "(CPU, PyTorch, bf16)" in widget.status.value
@@ -237,6 +238,30 @@ class Treacherous:
 
     def __array__(self, *_args: Any, **_kwargs: Any) -> np.ndarray:
         return self._data
+
+
+def test_cancelling_while_the_network_is_prepared(
+    open_widget: Any, qtbot: Any, finish: Any, stack: np.ndarray, said: list[Any]
+) -> None:
+    import psutil
+
+    pytest.importorskip("openvino")
+
+    def preparing() -> list[Any]:
+        return [p for p in psutil.Process().children() if "napari_drososeg.inference" in p.cmdline()]
+
+    widget = open_widget(stack)
+    widget.engine.value = "openvino"
+    click(qtbot, widget.run_button)
+    qtbot.waitUntil(lambda: bool(preparing()), timeout=30_000)
+    assert widget.runner.state is State.LOADING
+    click(qtbot, widget.run_button)
+    finish(widget)
+    assert preparing() == []
+    assert widget.status.value.startswith("Cancelled, nothing of it done")
+    assert len(widget.viewer.layers) == 1
+    assert not [n for n in said if n.severity >= NotificationSeverity.WARNING]
+    assert widget.run_button.enabled
 
 
 def test_a_runtime_error_does_not_leave_a_spinner(open_widget: Any, qtbot: Any, finish: Any, said: list[Any]) -> None:

@@ -17,9 +17,9 @@ import tifffile
 from typer.testing import CliRunner
 
 from napari_drososeg import __version__
+from napari_drososeg.batch import Manifest
 from napari_drososeg.cli import app
 from napari_drososeg.cli.application import verdict
-from napari_drososeg.cli.record import Record
 
 Run = Callable[..., Any]
 HEAVY = ("torch", "openvino", "qtpy", "PyQt6", "PySide6", "napari", "numpy", "dask", "zarr", "tifffile", "rich")
@@ -65,7 +65,7 @@ def test_version(drososeg: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("predict",), "Missing argument 'IN'. See: drososeg predict --help"),
+        (("predict",), "Missing argument 'IN...'. See: drososeg predict --help"),
         (("predct",), "No such command 'predct'"),
         (("predict", "x", "-o", "y", "--tile", "many"), "--tile"),
         (("predict", "nothing.tif", "-o", "y.tif"), "'nothing.tif' does not exist"),
@@ -104,7 +104,7 @@ def test_a_stop_leaves_nothing_half_written(tmp_path: Path, network: Path, sent:
     tifffile.imwrite(source, noise, photometric="minisblack")
     out.write_bytes(b"earlier")
     start = "from napari_drososeg.cli import app; app()"
-    options = ["-m", str(network), "--engine", "torch", "--overwrite"]
+    options = ["-m", str(network), "--engine", "torch", "--overwrite", "--no-check"]
     program = subprocess.Popen(
         [sys.executable, "-c", start, "predict", str(source), "-o", str(out), *options],
         stderr=subprocess.PIPE,
@@ -122,4 +122,4 @@ def test_a_stop_leaves_nothing_half_written(tmp_path: Path, network: Path, sent:
     assert out.read_bytes() == b"earlier"
     left = sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("."))
     assert left == [".labels.tif.drososeg.jsonl"]
-    assert [e["state"] for e in Record(tmp_path / left[0]).items.values()] == ["started"]
+    assert [e["state"] for e in Manifest(tmp_path / left[0]).items.values()] == ["started"]

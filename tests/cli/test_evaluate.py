@@ -48,6 +48,9 @@ def test_people_get_tables(drososeg: Run, pair: Any, tmp_path: Path) -> None:
     scores = pooled(*pair)
     for value in (*scores["iou"], *scores["f1"], scores["mean_iou"], scores["pixel_accuracy"]):
         assert f"{value:.4f}" in shown
+    averaged = Scores.mean_of(Scores.from_confusion(confusion_matrix(b, a, 3)) for a, b in zip(*pair, strict=True))
+    for value in (*averaged.iou, *averaged.precision, averaged.mean_pixel_accuracy):
+        assert f"{value:.4f}" in shown
     for word in ("cell membrane", "unlabelled", "mean over sections", "mean pixel accuracy"):
         assert word in shown
 
@@ -80,7 +83,16 @@ def test_csv_and_error_map(drososeg: Run, pair: Any, tmp_path: Path) -> None:
     assert len(rows) == 4 * 4
     assert float(by_key["3", "mitochondria"]["iou"]) == pytest.approx(pooled(labels[3], truth[3])["iou"][2], abs=1e-6)
     expected = pooled(labels[[1, 3]], truth[[1, 3]])["mean_iou"]
-    assert float(by_key["pooled", "mean of classes"]["iou"]) == pytest.approx(expected, abs=1e-6)
+    means = by_key["pooled", "mean of classes"]
+    assert float(means["iou"]) == pytest.approx(expected, abs=1e-6)
+    matrix = confusion_matrix(truth[[1, 3]], labels[[1, 3]], 3)
+    assert float(means["pixel_accuracy"]) == pytest.approx(np.trace(matrix) / matrix.sum(), abs=1e-6)
+    recalls = np.diagonal(matrix) / matrix.sum(axis=1)
+    assert float(means["mean_pixel_accuracy"]) == pytest.approx(recalls.mean(), abs=1e-6)
+    columns = [f"labelled {name}" for name in ("cytoplasm", "cell membrane", "mitochondria", "nothing")]
+    for i, name in enumerate(("cytoplasm", "cell membrane", "mitochondria")):
+        assert [int(by_key["pooled", name][c]) for c in columns] == matrix[i].tolist()
+        assert int(by_key["pooled", name]["pixels"]) == matrix[i].sum()
 
 
 def test_nothing_compared_and_nothing_of_another_kind_is_written_over(drososeg: Run, pair: Any, tmp_path: Path) -> None:

@@ -172,17 +172,21 @@ class TestWhatIsThere:
         out = tmp_path / "out"
         predict(stack_folder, "-o", out)
         record = out / ".drososeg.jsonl"
-        lines = record.read_text().splitlines()
+        *lines, end = record.read_text().splitlines()
+        assert json.loads(end)["what"] == "end"
         assert json.loads(lines[-1])["state"] == "done"
         # As if killed between renaming the last output and writing that it is done, in the middle of the line.
         record.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])
-        refused = predict(stack_folder, "-o", out, "--resume", code=2)  # it could as well be someone's own labels
+        said = predict(stack_folder, "-o", out, "--resume")
+        assert {i["state"] for i in said["items"]} == {"skipped"}
+        # As if killed before the renaming: what is there could as well be someone's own labels.
+        written = [n for n, line in enumerate(lines) if json.loads(line).get("state") == "written"]
+        record.write_text("\n".join(lines[: written[-1]]) + "\n")
+        refused = predict(stack_folder, "-o", out, "--resume", code=2)
         assert "s10.tif' exists and is not in the record" in refused.stderr
         (out / "s10.tif").unlink()
         said = predict(stack_folder, "-o", out, "--resume")
         assert [i["state"] for i in said["items"]] == ["skipped", "skipped", "done"]
-        again = predict(stack_folder, "-o", out, "--resume")
-        assert {i["state"] for i in again["items"]} == {"skipped"}
 
     def test_resume_refuses_other_settings_by_name(self, predict: Run, stack_folder: Path, tmp_path: Path) -> None:
         out = tmp_path / "out"

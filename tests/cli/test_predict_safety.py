@@ -18,11 +18,12 @@ import tifffile
 import torch
 import zarr
 
-from napari_drososeg.cli.console import Bar
-from napari_drososeg.cli.items import holds_probabilities, plan_job
-from napari_drososeg.cli.predict import Run as PredictRun
-from napari_drososeg.cli.record import Record, fingerprint
-from napari_drososeg.cli.run_item import Choice
+from napari_drososeg.batch import Batch, BatchConfig, Manifest, plan_job
+from napari_drososeg.batch.executors import ThisProcess
+from napari_drososeg.batch.fingerprints import fingerprint
+from napari_drososeg.batch.plan import holds_probabilities
+from napari_drososeg.cli.predict import asking_pixel_size
+from napari_drososeg.inference import PredictConfig
 from napari_drososeg.io import read_labels
 from napari_drososeg.zoo import find_card
 
@@ -33,12 +34,10 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def command(source: Path, output: Path, network: Path, **options: Any) -> PredictRun:
-    """One ``predict`` command, without the program around it."""
-    settings = {"precision": "f32", "halo": "default", "pixel_size": None, "invert": False, "fill_nan": None}
-    settings |= {"engine": "torch", **options}
-    job = plan_job(source, str(output), None)
-    return PredictRun(job, find_card(str(network)), Choice(None, None, job.format), settings, ask=True)
+def batch(source: Path, output: Path, network: Path, **options: Any) -> Batch:
+    """One run, without the program around it."""
+    config = BatchConfig(predict=PredictConfig(engine="torch", precision="f32", **options))
+    return Batch(plan_job(source, str(output), None), find_card(str(network)), config, str)
 
 
 class TestProbabilities:
@@ -152,10 +151,10 @@ class TestPixelSize:
 
         monkeypatch.setattr(sys, "stdin", Terminal("5.0\n"))
         monkeypatch.setattr(sys, "stderr", Terminal())
-        run = command(stack_folder, tmp_path / "l.tif", network)
-        run.all(resume=False, quiet=True, shown=False)
-        line = (tmp_path / ".l.tif.drososeg.jsonl").read_text().splitlines()[0]
-        assert json.loads(line)["settings"]["--pixel-size"] == 5
+        run = batch(stack_folder, tmp_path / "l.tif", network)
+        run.prepare(asking_pixel_size(run))
+        assert [e.outcome.state for e in run.run() if e.outcome] == ["done"]
+        assert Manifest(tmp_path / ".l.tif.drososeg.jsonl").run["settings"]["--pixel-size"] == 5
         assert run.settings()["--pixel-size"] == 5
 
 
@@ -180,21 +179,21 @@ def test_no_exception_stops_the_other_items(
 def test_the_description_is_that_of_what_it_ran_on_in_the_end(
     stack_file: Path, tmp_path: Path, network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = command(stack_file, tmp_path / "l.tif", network, tile=128, batch=1)
-    predictor = run.predictor(None, str)
+    run = batch(stack_file, tmp_path / "l.tif", network, tile=128, batch=1)
+    run.prepare()
+    predictor = run._predictor
+    assert predictor is not None
     # A GPU whose memory is full, so that the prediction goes over to the processor.
-    predictor._choice = replace(predictor._choice, device="cuda:0")
-    run.description = predictor.description
+    predictor._network.choice = replace(predictor._network.choice, device="cuda:0")
+    monkeypatch.setattr(ThisProcess, "memory", lambda *_: 1 << 30)
     forward = torch.nn.Conv2d.forward
 
     def full(self: torch.nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
-        if predictor._choice.device != "cpu":
+        if predictor._network.choice.device != "cpu":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, images)
 
     monkeypatch.setattr(torch.nn.Conv2d, "forward", full)
-    record = Record(tmp_path / "record.jsonl")
-    outcome = run.one(run.job.items[0], None, predictor, record, Bar(shown=False), str)
-    assert outcome.state == "done"
+    assert [e.outcome.state for e in run.run() if e.outcome] == ["done"]
     assert run.description.startswith("CPU, PyTorch")
-    assert record.items["l.tif"]["engine"] == run.description
+    assert run.manifest.items["l.tif"]["engine"] == run.description

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from napari_drososeg.checkpoint import load_model, load_spec, save_checkpoint
+from napari_drososeg.inference import PredictConfig, Predictor, measure_halo
 from napari_drososeg.inference.blending import Blender, ramp, tile_weights
 from napari_drososeg.inference.rescaling import axis_weights, source_region, to_image, to_network
 from napari_drososeg.inference.tiling import Grid, plan_tiles
+from napari_drososeg.io import as_stack
 
 
 def blend(shape, tiles, field):
@@ -112,3 +118,14 @@ def test_there_and_back_gives_a_smooth_image_without_seams(network):
         out[tile.write] = to_image(seen[None], tile)[0]
     np.testing.assert_allclose(out[8:-8, 8:-8], image[8:-8, 8:-8], atol=0.03)
     assert np.abs(out - image).max() < 0.15  # borders are replicated
+
+
+def test_a_network_with_global_context_sees_tiles_as_large_as_in_training(tiny_network: Path, tmp_path: Path) -> None:
+    spec = replace(load_spec(tiny_network), global_context=True, tile=96, halo=16)
+    path = save_checkpoint(tmp_path / "global.safetensors", load_model(tiny_network)[1].state_dict(), spec)
+    stack = as_stack(np.random.default_rng(0).integers(0, 255, (1, 200, 300), dtype=np.uint8))
+    predictor = Predictor(path, PredictConfig(device="cpu", engine="torch"))
+    assert {t.tile.read_shape for t in predictor.plan(stack)} == {(96, 96)}
+    larger = Predictor(path, PredictConfig(device="cpu", engine="torch", tile=160))
+    assert max(max(t.tile.read_shape) for t in larger.plan(stack)) > 96
+    assert measure_halo(path, stack) == 32  # a quarter of its tile, in strides

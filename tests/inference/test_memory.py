@@ -39,7 +39,7 @@ def test_batch_then_tile_are_halved_and_results_stay_the_same(tiny_network, text
     notices = []
     config = replace(CONFIG, batch=4, halo=32)
     predictor = Predictor(tiny_network, config, notify=notices.append)
-    predictor._engine = engine = SmallMemory(predictor._engine, 250 * 250)
+    predictor._network.engine = engine = SmallMemory(predictor._network.engine, 250 * 250)
     labels = run(predictor, stack)
     assert [n.split(";")[1].strip() for n in notices] == [
         "going on with 2 instead of 4 tiles at a time.",
@@ -54,8 +54,8 @@ def test_a_device_that_is_full_hands_over_to_the_processor(tiny_network, texture
     stack = as_stack(texture, voxel_size=(50, 4.6, 4.6))
     notices = []
     predictor = Predictor(tiny_network, CONFIG, notify=notices.append)
-    predictor._engine = SmallMemory(predictor._engine, 0)
-    predictor._choice = replace(predictor._choice, device="cuda:0")
+    predictor._network.engine = SmallMemory(predictor._network.engine, 0)
+    predictor._network.choice = replace(predictor._network.choice, device="cuda:0")
     tasks = Predictor(tiny_network, CONFIG).plan(stack)
     predictor.config = replace(CONFIG, batch=1)
     assert len(list(predictor.run(stack, tasks))) == len(tasks)
@@ -66,7 +66,7 @@ def test_a_device_that_is_full_hands_over_to_the_processor(tiny_network, texture
 def test_out_of_memory_for_good_is_one_sentence(tiny_network, texture):
     stack = as_stack(texture)
     predictor = Predictor(tiny_network, CONFIG)
-    predictor._engine = SmallMemory(predictor._engine, 1000)
+    predictor._network.engine = SmallMemory(predictor._network.engine, 1000)
     with pytest.raises(DrososegError, match="not enough memory for a tile of"):
         run(predictor, stack)
 
@@ -79,7 +79,7 @@ def test_other_errors_are_not_taken_for_it(tiny_network, texture):
             raise RuntimeError("the plug was pulled")
 
     predictor = Predictor(tiny_network, CONFIG)
-    predictor._engine = Broken()
+    predictor._network.engine = Broken()
     with pytest.raises(RuntimeError, match="plug"):
         run(predictor, as_stack(texture))
 

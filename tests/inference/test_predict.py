@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 
@@ -77,7 +75,7 @@ def engine_probabilities(predictor, stack, z):
     tasks = predictor.plan(stack, sections=[z])
     out = np.full((3, *stack.shape[1:]), np.nan, np.float32)
     for task in tasks:
-        found = predictor._engine.infer(reader.read(z, task.tile)[None, None], "probabilities")
+        found = predictor.engine.infer(reader.read(z, task.tile)[None, None], "probabilities")
         out[:, *task.tile.write] = to_image(found[0], task.tile)
     return out, len(tasks)
 
@@ -315,27 +313,13 @@ def test_measured_halo_keeps_the_labels(tiny_network, texture):
     assert np.mean(found == predict(stack, tiny_network, F32)) >= 0.999
 
 
-def test_openvino_predicts_without_torch_once_converted_elsewhere(tiny_network, tmp_path, monkeypatch):
-    monkeypatch.setenv("DROSOSEG_CACHE", str(tmp_path))
-    code = (
-        "import sys, numpy as np\n"
-        "from pathlib import Path\n"
-        "from napari_drososeg.inference import PredictConfig, predict\n"
-        "from napari_drososeg.inference.openvino_engine import convert_elsewhere\n"
-        "from napari_drososeg.io import as_stack\n"
-        "config = PredictConfig(device='cpu', engine='openvino')\n"
-        "convert_elsewhere(Path(sys.argv[1]))\n"
-        "labels = predict(as_stack(np.eye(64, dtype='u1')[None]), sys.argv[1], config)\n"
-        "assert labels.min() > 0\n"
-        "print('torch' in sys.modules)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(tiny_network)], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
 def test_a_network_that_does_not_convert_runs_in_torch(network_of, texture):
+    from napari_drososeg.inference.conversion import ConversionError, convert
+
     notices = []
     network = network_of(ReducedTo, stride=16)
+    with pytest.raises(ConversionError, match="other results than torch for 'reducedto'"):
+        convert(network)
     predictor = Predictor(network, PredictConfig(device="cpu"), notify=notices.append)
     assert "PyTorch" in predictor.description
     assert "PyTorch is used instead" in notices[0]

@@ -16,7 +16,7 @@ from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable, Segmentation
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.io import LabelsWriter, Stack, read_labels, read_stack, write_labels
 from napari_drososeg.io.lazy import LazyArray
-from napari_drososeg.io.writing import resolve_target
+from napari_drososeg.io.targets import resolve_target
 
 SIZE = (50.0, 4.6, 4.6)
 TARGETS = {"tiff": "a.tif", "ome-tiff": "a.ome.tif", "ome-zarr": "a.ome.zarr", "png": "a"}

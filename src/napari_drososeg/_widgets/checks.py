@@ -9,9 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from napari_drososeg._widgets.job import Scope
-
-MAX_RESCALE = 16.0
-"""Pixel sizes further apart than this factor are a slip of the unit, not an image."""
+from napari_drososeg.inference.rescaling import RESCALE_AT_MOST
 
 
 @lru_cache(maxsize=1)
@@ -65,7 +63,7 @@ def pixel_size_problem(pixel_size: float, network: float | None) -> str | None:
     """Why a pixel size in nm cannot be right, or None."""
     if pixel_size <= 0:
         return "Say how wide a pixel is, in nanometres."
-    if network and not network / MAX_RESCALE <= pixel_size <= network * MAX_RESCALE:
+    if network and not network / RESCALE_AT_MOST <= pixel_size <= network * RESCALE_AT_MOST:
         return (
             f"Pixels of {pixel_size:g} nm are too far from the {network:g} nm that the network was trained at; "
             "check the unit (nanometres)."

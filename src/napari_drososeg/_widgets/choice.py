@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
-from napari_drososeg._widgets import checks, preferences
+from napari_drososeg._widgets import checks
 from napari_drososeg._widgets.form import Form
 from napari_drososeg._widgets.job import Job, Scope, halo_of, read_pixels
 from napari_drososeg._widgets.layers import image_problem, shape_of, view_of, voxel_size_of
-from napari_drososeg.errors import DrososegError
-from napari_drososeg.inference import PredictConfig, accelerators, choose, estimate_seconds
-from napari_drososeg.zoo import DEFAULT_NETWORK, NetworkCard, list_networks
+from napari_drososeg.inference import PredictConfig
 
 if TYPE_CHECKING:
     import napari
@@ -29,15 +25,8 @@ PIXEL_SIZE_KEY = "drososeg_pixel_size"
 """Key in an image layer's metadata under which the user's answer is kept: it belongs to the image."""
 
 
-NO_NETWORK = "There is no network; install the package again or add one."
 TILE = 768
 """Longest edge of a tile on a CPU in px, halo included."""
-
-
-class Life:
-    """Whether a widget is at its end; outlives the Qt object, for what comes back from threads afterwards."""
-
-    over = False
 
 
 class Choice(Form):
@@ -49,72 +38,18 @@ class Choice(Form):
         The viewer whose layers are read.
     """
 
+    section = "segment"
+
     def __init__(self, viewer: napari.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.viewer = viewer
-        self.cards: list[NetworkCard] = []
         self._image: Image | None = None
-        life = self._life = Life()
-        self.destroyed.connect(lambda: setattr(life, "over", True))  # not a method: it would be gone by then
-        self._probes: dict[tuple[str, str, str, str] | None, Probe] = {}
-        self._zoo_problem: str | None = None
-        self._wanted_device: str | None = None  # remembered, but not known to be here yet
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(150)
-        self._later.timeout.connect(self.update_state)
-
-    @property
-    def _closed(self) -> bool:
-        return self._life.over
-
-    def update_state(self) -> None:
-        """Bring marks, texts and buttons up to date with what is chosen."""
-        raise NotImplementedError
-
-    def load_networks(self) -> None:
-        """Read the list of networks again."""
-        try:
-            self.cards = list_networks()
-            self._zoo_problem = None if self.cards else NO_NETWORK
-        except DrososegError as error:
-            self.cards, self._zoo_problem = [], str(error)
-        except (OSError, ValueError, KeyError, TypeError) as error:  # a registry cut short, a folder without rights
-            self.cards, self._zoo_problem = [], f"The list of networks cannot be read ({error}). {NO_NETWORK}"
-        chosen = self.network.value
-        self.network.choices = [(card.title, card.name) for card in self.cards]
-        names = [card.name for card in self.cards]
-        for name in (chosen, preferences.load("segment").get("network"), DEFAULT_NETWORK):
-            if name in names:
-                self.network.value = name
-                break
-
-    def _restore(self) -> None:
-        for name, value in preferences.load("segment").items():
-            if name in REMEMBERED:
-                # a choice of an older version, or of another machine
-                try:
-                    getattr(self, name).value = Scope(value) if name == "scope" else value
-                except (ValueError, TypeError):
-                    if name == "device" and isinstance(value, str):
-                        self._wanted_device = value  # the probe says whether it is here
-
-    def _remember(self, _changed: Any = None) -> None:
-        before = preferences.load("segment")
-        choices = {name: getattr(self, name).value for name in REMEMBERED}
-        if self._wanted_device is not None:
-            choices["device"] = self._wanted_device
-        if self.network.value is not None:
-            choices["network"] = self.network.value
-        if {**before, **choices} != before:
-            preferences.save("segment", {**before, **choices})
+        self._later.timeout.connect(self.altered)
 
     # ---------------------------------------------------------------- what is chosen
-
-    @property
-    def card(self) -> NetworkCard | None:
-        """The chosen network."""
-        return next((c for c in self.cards if c.name == self.network.value), None)
 
     def reset_choices(self, _event: Any = None) -> None:
         """Read the viewer's layers again. napari calls this when layers come, go or are renamed."""
@@ -124,7 +59,7 @@ class Choice(Form):
         if self.image.value is not self._image:
             self._image_changed()
         else:
-            self.update_state()
+            self.altered.emit()
 
     def _image_changed(self) -> None:
         image = self.image.value
@@ -139,7 +74,7 @@ class Choice(Form):
                 getattr(image.events, name).connect(self._image_altered)
             self._fill_range()
         self._fill_pixel_size()
-        self.update_state()
+        self.altered.emit()
 
     def _image_altered(self, event: Any) -> None:
         """Read again what the form took from the layer: it has another scale, unit or data."""
@@ -169,7 +104,7 @@ class Choice(Form):
     def _network_changed(self) -> None:
         if self._known_pixel_size() is None and PIXEL_SIZE_KEY not in self._metadata():
             self._fill_pixel_size()
-        self.update_state()
+        self.altered.emit()
 
     def _known_pixel_size(self) -> float | None:
         if self._image is None or image_problem(self._image) is not None:
@@ -180,7 +115,7 @@ class Choice(Form):
     def _pixel_size_changed(self) -> None:
         if self._image is not None and self.pixel_size.value > 0:
             self._image.metadata[PIXEL_SIZE_KEY] = self.pixel_size.value
-        self.update_state()
+        self.altered.emit()
 
     def config(self) -> PredictConfig:
         """How it is predicted, as the form says it."""
@@ -198,7 +133,7 @@ class Choice(Form):
     def job(self, scope: Scope | None = None) -> Job | None:
         """Return what Run would do, or None where the form does not say it yet."""
         image, card = self._image, self.card
-        if image is None or card is None or image_problem(image) is not None:
+        if image is None or card is None or image_problem(image) or self.network_problem():
             return None
         scope = scope or self.scope.value
         n = shape_of(image)[0]
@@ -244,7 +179,7 @@ class Choice(Form):
         displayed = tuple(self.viewer.dims.displayed)
         found = checks.problems(
             image=image_problem(self._image),
-            network=None if card is not None else self._zoo_problem or NO_NETWORK,
+            network=self.network_problem(),
             scope=self.scope.value,
             first=self.first.value,
             last=self.last.value,
@@ -255,88 +190,32 @@ class Choice(Form):
             engine=self.engine.value,
             precision=self.precision.value,
         )
-        probe = self._probes.get(self._probe_key())
-        if probe is not None and probe.problem and not {"device", "engine", "precision"} & set(found):
-            found["device"] = probe.problem
+        problem = self.probed.problem
+        if problem and not {"device", "engine", "precision"} & set(found):
+            found["device"] = problem
         return found
 
     # ---------------------------------------------------------------- what this machine can do
 
-    def _probe_key(self) -> tuple[str, str, str, str] | None:
-        card = self.card
-        if card is None or card.path is None:
-            return None
-        return (card.sha256, self.device.value, self.engine.value, self.precision.value)
-
-    def probe(self, *, again: bool = False) -> None:
-        """Find out in a worker thread whether device and precision exist and how fast the network is here.
-
-        Both may load torch or OpenVINO, which takes seconds.
-        """
-        key, card = self._probe_key(), self.card
-        if key is None or card is None or (key in self._probes and not again):
-            return
-        self._probes.setdefault(key, Probe())
-        worker = create_worker(run_probe, key, str(card.path), self.config(), _start_thread=False)
-        worker.returned.connect(self._probed)  # a method, which Qt disconnects when the widget goes
-        worker.start()
-
-    def _probed(self, answer: tuple[tuple[str, str, str, str], Probe]) -> None:
-        key, found = answer
-        self._probes[key] = found
-        self._show_devices(found.devices)
-        self._look_later()
-
-    def _show_devices(self, found: tuple[str, ...]) -> None:
-        """List the devices that are here, and take the remembered one if it is among them."""
-        known = tuple(self.device.choices)
-        devices = ("auto", "cpu", *found)
-        if not set(devices) <= set(known):
-            with self.device.changed.blocked():
-                self.device.choices = (*known, *(d for d in devices if d not in known))
-        wanted, self._wanted_device = self._wanted_device, None
-        if wanted in devices and self.device.value == "auto":
-            self.device.value = wanted
-
     def expected_seconds(self, job: Job) -> float | None:
         """How long a job would take on this machine, as far as it was measured before."""
-        found, card, image = self._probes.get(self._probe_key()), self.card, self._image
-        if found is None or found.seconds_per_pixel is None or card is None or card.spec is None or image is None:
+        rate, card, image = self.probed.seconds_per_pixel, self.card, self._image
+        if rate is None or card is None or card.spec is None or image is None:
             return None
         pixels = read_pixels(job, card.spec, shape_of(image))
-        return None if pixels is None else pixels * found.seconds_per_pixel
+        return None if pixels is None else pixels * rate
 
     @property
     def runs_on(self) -> str:
         """Device, engine and precision that Run would use, empty while they are not known."""
-        found = self._probes.get(self._probe_key())
-        return found.description if found is not None else ""
+        return self.probed.description
 
 
 def tile_edge(spec: NetworkSpec | None, halo: str) -> int:
     """Edge of a tile, halo included, small enough that tiles stream in and Cancel is heard within about a second."""
+    if spec is not None and spec.tile:
+        return spec.tile
     context = 0 if spec is None else halo_of(spec, halo)
     stride = 32 if spec is None else spec.stride
     edge = max(TILE if not checks.cuda_driver() else 2 * TILE, 4 * context + TILE // 2)
     return -(-edge // stride) * stride
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What is known of a network on this machine: its speed, why it cannot run, on what it runs, what else there is."""
-
-    seconds_per_pixel: float | None = None
-    problem: str | None = None
-    description: str = ""
-    devices: tuple[str, ...] = ()
-
-
-def run_probe(
-    key: tuple[str, str, str, str], network: str, config: PredictConfig
-) -> tuple[tuple[str, str, str, str], Probe]:
-    """Find out about a network on this machine; slow, for a worker thread. Returns the key with the answer."""
-    devices = accelerators()
-    try:
-        return key, Probe(estimate_seconds(network, 1, config), None, choose(config).description, devices)
-    except DrososegError as error:
-        return key, Probe(problem=str(error), devices=devices)

@@ -14,24 +14,19 @@ from magicgui.widgets import (
     create_widget,
 )
 from magicgui.widgets import ProgressBar as _ProgressBar
-from magicgui.widgets.bases import Widget
 from napari.layers import Image
-from qtpy.QtCore import Qt
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QAbstractButton,
-    QComboBox,
-    QFrame,
-    QLabel,
-    QScrollArea,
     QSizePolicy,
-    QVBoxLayout,
     QWidget,
 )
 from superqt import QCollapsible
 
+from napari_drososeg._widgets.fields import small, wrap
 from napari_drososeg._widgets.job import Scope
 from napari_drososeg._widgets.legend import Legend
+from napari_drososeg._widgets.network_choice import NetworkChoice
 
 SCOPES = {
     Scope.VIEW: "what I see",
@@ -39,30 +34,17 @@ SCOPES = {
     Scope.RANGE: "sections",
     Scope.STACK: "whole stack",
 }
-MARK = "⚠ "
-WIDEST = "Precision"
-"""Longest title of a field: all titles are as wide, so that the fields line up."""
 
 
-class Form(QScrollArea):
-    """All controls, usable at a width of 320 px; taller windows show all, lower ones scroll."""
+class Form(NetworkChoice):
+    """All controls of the Segment widget."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setMinimumWidth(320)
-        body = QWidget()
-        self._layout = QVBoxLayout(body)
-        self._layout.setContentsMargins(6, 6, 6, 6)
-        self._layout.setSpacing(4)
-        self._fields: dict[str, tuple[str, Label, Widget, str]] = {}
+        super().__init__("Precision", parent)
         self._build_choice()
         self._build_advanced()
         self._build_run()
         self._layout.addStretch(1)
-        self.setWidget(body)
 
     # ---------------------------------------------------------------- the parts
 
@@ -112,23 +94,23 @@ class Form(QScrollArea):
             "The labels come back on the image's own pixels.",
         )
         self.empty = Container(widgets=[self.empty_text, self.sample_button], labels=False)
-        self.range_row = self._row("range", "Sections", self.first, self.last)
+        self.range_row = self.row("range", "Sections", self.first, self.last)
         self.choice = Container(
             widgets=[
-                self._row("image", "Image", self.image, self.open_button),
+                self.row("image", "Image", self.image, self.open_button),
                 self.empty,
-                self._row("network", "Network", self.network, self.info_button),
+                self.row("network", "Network", self.network, self.info_button),
                 self.card_text,
-                self._row("scope", "Segment", self.scope),
+                self.row("scope", "Segment", self.scope),
                 self.range_row,
-                self._row("pixel_size", "nm/pixel", self.pixel_size),
+                self.row("pixel_size", "nm/pixel", self.pixel_size),
             ],
             labels=False,
         )
         for label in (self.empty_text, self.card_text):
-            _wrap(label)
+            wrap(label)
         for button in (self.open_button, self.info_button):
-            _small(button)
+            small(button)
         self.choice.margins = self.empty.margins = (0, 0, 0, 0)
         self._layout.addWidget(self.choice.native)
 
@@ -153,7 +135,7 @@ class Form(QScrollArea):
         self.halo = ComboBox(
             name="halo",
             choices=[("default", "default"), ("exact", "exact")],
-            tooltip="How much is read around each tile: default leaves at least 99.9 % of the labels as they would be "
+            tooltip="How much is read around each tile: default leaves at least 99.95 % of the labels as they would be "
             "without tiles, exact all of them and takes longer.",
         )
         self.invert = CheckBox(
@@ -192,10 +174,10 @@ class Form(QScrollArea):
         fill_row.margins = (0, 0, 0, 0)
         self.advanced = Container(
             widgets=[
-                self._row("device", "Device", self.device),
-                self._row("engine", "Engine", self.engine),
-                self._row("precision", "Precision", self.precision),
-                self._row("halo", "Halo", self.halo),
+                self.row("device", "Device", self.device),
+                self.row("engine", "Engine", self.engine),
+                self.row("precision", "Precision", self.precision),
+                self.row("halo", "Halo", self.halo),
                 self.invert,
                 fill_row,
                 self.probabilities,
@@ -224,7 +206,7 @@ class Form(QScrollArea):
         )
         self.run_button.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         for button in (self.save_button, self.copy_button):
-            _small(button)
+            small(button)
         self.problem = Label(value="", visible=False)
         self.progress = _ProgressBar(value=0, min=0, max=100, visible=False)
         self.progress.native.setTextVisible(False)
@@ -237,7 +219,7 @@ class Form(QScrollArea):
             "when you segment again.",
         )
         for label in (self.problem, self.status, self.keys):
-            _wrap(label)
+            wrap(label)
         self.legend = Legend()
         font = self.run_button.native.font()
         font.setBold(True)
@@ -250,64 +232,6 @@ class Form(QScrollArea):
         self._layout.addWidget(self.legend)
         self._layout.addWidget(self.keys.native)
 
-    # ---------------------------------------------------------------- marks and texts
-
-    def _row(self, name: str, title: str, *widgets: Widget) -> Container:
-        """Make a line of the form: title, then controls. The first control carries the mark's reason."""
-        label = Label(value=title)
-        width = label.native.fontMetrics().horizontalAdvance(f"{MARK}{WIDEST}") + 8
-        label.native.setFixedWidth(width)
-        row = Container(widgets=[label, *widgets], layout="horizontal", labels=False, name=f"{name}_row")
-        row.margins = (0, 0, 0, 0)
-        for widget in widgets:
-            _narrow(widget)
-        self._fields[name] = (title, label, widgets[0], widgets[0].tooltip or "")
-        return row
-
-    def mark(self, name: str, reason: str | None) -> None:
-        """Mark a field as one that cannot work (or needs a look), or take the mark away.
-
-        The mark is a sign before its label and the reason in its tooltip; never a colour alone.
-        """
-        title, label, field, tip = self._fields[name]
-        label.value = f"{MARK}{title}" if reason else title
-        chosen = field.current_choice if name in ("image", "network") else ""
-        lines = [reason, chosen, tip]
-        field.tooltip = label.tooltip = "\n\n".join(line for line in lines if line)
-
-    def marked(self, name: str) -> bool:
-        """Whether a field is marked."""
-        return self._fields[name][1].value.startswith(MARK)
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Names of the fields that can be marked."""
-        return tuple(self._fields)
-
     def scope_button(self, scope: Scope) -> QAbstractButton:
         """Return the radio button of a scope."""
         return next(b for b in self.scope.native.findChildren(QAbstractButton) if b._data == scope)
-
-
-def _narrow(combo: Widget) -> None:
-    """Let a combo be narrower than its longest choice, so that long layer names do not widen the window."""
-    native = combo.native
-    if isinstance(native, QComboBox):
-        native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        native.setMinimumContentsLength(6)
-        native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-
-
-def _small(button: Widget) -> None:
-    """Let a button be as wide as its text."""
-    button.native.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
-    width = button.native.fontMetrics().horizontalAdvance(button.native.text()) + 20
-    button.native.setMinimumWidth(width)
-
-
-def _wrap(label: Widget) -> None:
-    native = label.native
-    if isinstance(native, QLabel):
-        native.setWordWrap(True)
-        native.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)

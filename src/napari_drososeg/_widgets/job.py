@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from napari_drososeg._widgets.ordering import DoneMap, Rect, area
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import Grid, PredictConfig, plan_tiles
-from napari_drososeg.inference.predict import RESCALE_ABOVE
+from napari_drososeg.inference.rescaling import RESCALE_ABOVE
 from napari_drososeg.inference.tiling import align_up
 
 if TYPE_CHECKING:

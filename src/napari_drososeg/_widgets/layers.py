@@ -12,11 +12,13 @@ import numpy as np
 from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
+from napari_drososeg._widgets.history import forget_history, history_touches
 from napari_drososeg._widgets.ordering import DoneMap, View
 from napari_drososeg._widgets.store import LabelsStore, allocate
 
 if TYPE_CHECKING:
     import napari
+    from numpy.typing import NDArray
 
     from napari_drososeg._widgets.job import Job
     from napari_drososeg.checkpoint import NetworkSpec
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 VoxelSize = tuple[float | None, float | None, float | None]
 
 
-def shape_of(layer: Image) -> tuple[int, int, int]:
-    """(Z, Y, X) of an image layer's finest level; colour channels are left out."""
+def shape_of(layer: Image | Labels) -> tuple[int, int, int]:
+    """(Z, Y, X) of a layer's finest level; colour channels are left out."""
     data = layer.data[0] if layer.multiscale else layer.data
     shape = tuple(int(n) for n in data.shape[: layer.ndim])
     return (1, *shape) if len(shape) == 2 else shape  # type: ignore[return-value]
@@ -47,7 +49,7 @@ def image_problem(layer: Image | None) -> str | None:
     return None
 
 
-def voxel_size_of(layer: Image) -> VoxelSize:
+def voxel_size_of(layer: Image | Labels) -> VoxelSize:
     """Voxel size (z, y, x) in nm as far as scale and units say it, else None."""
     sizes: list[float | None] = []
     for scale, unit in zip(layer.scale, layer.units, strict=True):
@@ -58,18 +60,19 @@ def voxel_size_of(layer: Image) -> VoxelSize:
     return tuple([None] * (3 - len(sizes)) + sizes)  # type: ignore[return-value]
 
 
-def notices_of(layer: Image | None) -> tuple[str, ...]:
+def notices_of(layer: Image | Labels | None) -> tuple[str, ...]:
     """Tell what the reader had to say about the file of an image layer."""
     found = layer.metadata.get("notices") if layer is not None else None
     return tuple(n for n in found if isinstance(n, str)) if isinstance(found, list | tuple) else ()
 
 
-def stack_of(layer: Image) -> Stack:
-    """Our lazily read stack of an image layer, with what its reader had to say."""
+def stack_of(layer: Image | Labels) -> Stack:
+    """Our lazily read stack of an image or labels layer, with what its reader had to say."""
     from napari_drososeg.io import as_stack
 
     data = list(layer.data) if layer.multiscale else layer.data
-    stack = as_stack(data, name=layer.name, rgb=layer.rgb, voxel_size=voxel_size_of(layer))
+    rgb = isinstance(layer, Image) and layer.rgb
+    stack = as_stack(data, name=layer.name, rgb=rgb, voxel_size=voxel_size_of(layer))
     return replace(stack, notices=tuple(dict.fromkeys((*notices_of(layer), *stack.notices))))
 
 
@@ -78,7 +81,7 @@ def file_of(layer: Layer) -> str | None:
     return layer.source.path or None
 
 
-def view_of(viewer: napari.Viewer, layer: Image) -> View:
+def view_of(viewer: napari.Viewer, layer: Image | Labels) -> View:
     """Tell what of the layer is on screen, in pixels of its finest level; all of it where that is not known."""
     n_z, n_y, n_x = shape_of(layer)
     section = 0
@@ -157,6 +160,19 @@ class Target:
     done_outputs: frozenset[str] = frozenset()
     extra: dict[str, Image] = field(default_factory=dict)
     seconds: float = 0.0
+    title: str = ""
+    before_forgetting: Callable[[], None] = lambda: None
+
+    def write(self, z: int, slices: tuple[slice, slice], new: NDArray[np.uint8]) -> int:
+        """Put a prediction (h, w) into a part of section `z`: the one way in which the program writes labels.
+
+        Not during a stroke, and on the GUI thread only. The user's pixels are taken over first and stay, and undo
+        cannot reach back over it. Returns how many pixels were left to the user.
+        """
+        if history_touches(self.layer, z, slices):
+            self.before_forgetting()
+            forget_history(self.layer)
+        return self.store.write(z, slices, new)
 
     def in_viewer(self, viewer: napari.Viewer) -> bool:
         """Whether the labels layer is still there and still shows our array."""
@@ -200,6 +216,11 @@ class Targets:
                 return target
         return None
 
+    def of_image(self, image: Image) -> list[Target]:
+        """Find all result layers of an image that are in the viewer."""
+        self._all[:] = [t for t in self._all if t.in_viewer(self._viewer)]
+        return [t for t in self._all if t.image is image and t.store.shape == _grid(image)]
+
     def of_layer(self, layer: Any) -> Target | None:
         """Find what belongs to one of our labels layers."""
         return next((t for t in self._all if t.layer is layer), None)
@@ -210,16 +231,20 @@ class Targets:
         if found is not None:
             if found.classes != spec.classes:
                 found.classes = spec.classes
-                found.store.n_classes = len(spec.classes)
+                found.store.keeper.n_classes = len(spec.classes)
                 found.layer.colormap = label_colormap(spec.classes)
                 found.layer.features = label_features(spec.classes)
             return found
-        store = LabelsStore(_grid(image), len(spec.classes))
+        return self.add(image, spec.name, spec.title, spec.classes)
+
+    def add(self, image: Image, network: str, title: str, classes: ClassTable) -> Target:
+        """Make an empty result layer and show it above the image; `network` may be empty, for labels by hand."""
+        store = LabelsStore(_grid(image), len(classes))
         layer = Labels(
             store.labels,
-            name=f"{image.name} [{spec.title}]",
-            colormap=label_colormap(spec.classes),
-            features=label_features(spec.classes),
+            name=f"{image.name} [{title}]",
+            colormap=label_colormap(classes),
+            features=label_features(classes),
             opacity=0.5,
             metadata={"drososeg": {}},
             **space_of(image),
@@ -231,7 +256,7 @@ class Targets:
         self._viewer.add_layer(layer)
         if active is not None and active in self._viewer.layers:
             self._viewer.layers.selection.active = active  # the user did not select the new layer
-        target = Target(layer, image, spec.name, store, spec.classes)
+        target = Target(layer, image, network, store, classes, title=title)
         self._all.append(target)
         return target
 
@@ -257,34 +282,3 @@ class Targets:
 
 def _grid(image: Image) -> tuple[int, ...]:
     return shape_of(image)[3 - image.ndim :]
-
-
-def history_touches(layer: Labels, z: int, slices: tuple[slice, slice]) -> bool:
-    """Whether undo or redo could change pixels of a tile.
-
-    napari keeps undo steps as boxes or as lists of pixels, in private attributes; where they look different than
-    expected the answer is yes, so that the caller drops the history rather than let it undo a prediction.
-    """
-    steps = [*getattr(layer, "_undo_history", ()), *getattr(layer, "_redo_history", ())]
-    box = ((z, z + 1), (slices[0].start, slices[0].stop), (slices[1].start, slices[1].stop))[3 - layer.ndim :]
-    for atom in (a for step in steps for a in step):
-        try:
-            key = atom.slice_key if hasattr(atom, "slice_key") else atom[0]
-            spans = [(k.start, k.stop) if isinstance(k, slice) else (int(np.min(k)), int(np.max(k)) + 1) for k in key]
-            if all(a < hi and lo < b for (a, b), (lo, hi) in zip(spans, box, strict=True)):
-                return True
-        except (TypeError, ValueError, IndexError, AttributeError):
-            return True
-    return False
-
-
-def forget_history(layer: Labels) -> None:
-    """Empty undo and redo: they must not reach back over what the program has written since."""
-    reset = getattr(layer, "_reset_history", None)
-    if reset is not None:
-        reset()
-
-
-def stroke_in_progress(layer: Labels) -> bool:
-    """Whether the user is in the middle of a brush stroke (napari groups its steps while the button is down)."""
-    return bool(getattr(layer, "_block_history", False))

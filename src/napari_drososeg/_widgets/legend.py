@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
@@ -73,6 +75,11 @@ class Legend(QWidget):
         shares = None if counts is None else percentages(counts, len(self._shares))
         for i, label in enumerate(self._shares):
             label.setText("–" if shares is None else f"{shares[i]:.1f} %")
+
+    def set_texts(self, texts: Sequence[str]) -> None:
+        """Show something else than percentages, one text for each class."""
+        for label, text in zip(self._shares, texts, strict=True):
+            label.setText(text)
 
     def texts(self) -> list[str]:
         """Return the percentages as they are shown."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from napari_drososeg._widgets.reader import LayerTuple, image_tuple, labels_tuple
@@ -50,6 +51,32 @@ def synthetic_sample() -> list[LayerTuple]:
     stack, truth = synthetic_stack()
     labels = replace(stack, data=truth, name=f"{stack.name} truth", classes=DROSOPHILA_CLASSES)
     return _with_source([image_tuple(stack), labels_tuple(labels)], "synthetic, made by napari-drososeg")
+
+
+def synthetic_folder() -> Path:
+    """Write the sections of the synthetic stack as TIFF files into a new temporary folder.
+
+    Returns
+    -------
+    Path
+        The folder.
+    """
+    import tempfile
+
+    import tifffile
+
+    from napari_drososeg.samples import synthetic_stack
+
+    folder = Path(tempfile.mkdtemp(prefix="drososeg-sample-")) / "sections"
+    folder.mkdir()
+    stack, _ = synthetic_stack()
+    per_micrometre = 1e3 / stack.pixel_size if stack.pixel_size else 1.0
+    for z in range(stack.n_sections):
+        resolution = (per_micrometre, per_micrometre)
+        tifffile.imwrite(
+            folder / f"{z:02d}.tif", stack.read(z), imagej=True, resolution=resolution, metadata={"unit": "um"}
+        )
+    return folder
 
 
 def _with_source(layers: list[LayerTuple], source: str) -> list[LayerTuple]:

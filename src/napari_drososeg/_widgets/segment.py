@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari.qt.threading import create_worker
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QMessageBox, QWidget
 
 from napari_drososeg._widgets import files
-from napari_drososeg._widgets.choice import NO_NETWORK, PIXEL_SIZE_KEY, REMEMBERED, Choice
+from napari_drososeg._widgets.choice import PIXEL_SIZE_KEY, REMEMBERED, Choice
 from napari_drososeg._widgets.form import SCOPES
 from napari_drososeg._widgets.job import Scope, command_line, duration
 from napari_drososeg._widgets.layers import (
@@ -24,7 +26,10 @@ from napari_drososeg._widgets.layers import (
     voxel_size_of,
 )
 from napari_drososeg._widgets.network_card import details, summary
-from napari_drososeg._widgets.running import LONG_RUN_SECONDS, Runner, State, foreign_labels
+from napari_drososeg._widgets.network_choice import NO_NETWORK
+from napari_drososeg._widgets.running import Runner, foreign_labels
+from napari_drososeg._widgets.work import LONG_SECONDS
+from napari_drososeg._widgets.worker import State
 
 if TYPE_CHECKING:
     import napari
@@ -58,13 +63,16 @@ class SegmentWidget(Choice):
         self._strokes.setInterval(500)
         self._strokes.timeout.connect(self._count_strokes)
         self.load_networks()
-        self._restore()
+        self.restore(REMEMBERED)
         self._connect()
         self.reset_choices()
+        # napari imports pandas for the first labels layer, for over a second: a thread does it while the user looks on
+        create_worker(import_module, "pandas", _start_thread=True)
 
     # ---------------------------------------------------------------- set up
 
     def _connect(self) -> None:
+        self.altered.connect(self.update_state)
         self.image.changed.connect(self._image_changed)
         self.network.changed.connect(self._network_changed)
         for field in (self.scope, self.first, self.last, self.device, self.engine, self.precision, self.halo):
@@ -72,7 +80,7 @@ class SegmentWidget(Choice):
         for field in (self.invert, self.fill, self.fill_value, self.probabilities, self.uncertainty):
             field.changed.connect(self.update_state)
         for name in REMEMBERED:  # at once: napari closes its widgets in more ways than can be waited for
-            getattr(self, name).changed.connect(self._remember)
+            getattr(self, name).changed.connect(lambda _value: self.remember(REMEMBERED))
         self.pixel_size.changed.connect(self._pixel_size_changed)
         self.open_button.clicked.connect(lambda: files.open_menu(self, self.viewer, self.open_button.native))
         self.sample_button.clicked.connect(lambda: self._open_sample())
@@ -283,7 +291,7 @@ class SegmentWidget(Choice):
             self._saving = False
             if error is not None:
                 files.say_failure(error)
-            elif time.monotonic() - started > LONG_RUN_SECONDS:
+            elif time.monotonic() - started > LONG_SECONDS:
                 show_info(f"Saved {path}")
             if not self._closed:
                 self.runner.message = f"Not saved: {error}" if error is not None else f"Saved {path.name}"

@@ -1,4 +1,4 @@
-"""What runs in the worker thread: load the network, plan, predict tile by tile."""
+"""What runs in worker threads: how they start, stop and fail, and segmenting: load, plan, predict tile by tile."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import GeneratorWorker, create_worker
@@ -25,6 +26,7 @@ from napari_drososeg._widgets.ordering import (
     visit_order,
 )
 from napari_drososeg._widgets.store import pieces
+from napari_drososeg.inference import Interrupted
 
 if TYPE_CHECKING:
     from napari_drososeg.inference import Predictor, Result
@@ -56,6 +58,15 @@ class Piece:
         return values[..., ys.start - ty.start : ys.stop - ty.start, xs.start - tx.start : xs.stop - tx.start]
 
 
+class State(Enum):
+    """Where a run is. The widget's button says the same."""
+
+    IDLE = "idle"
+    LOADING = "loading"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+
+
 class Control:
     """What both threads know of a run: whether it should stop, and how much waits to be written."""
 
@@ -76,7 +87,7 @@ class Control:
         self._room.release()
 
 
-class SegmentWorker(GeneratorWorker):
+class ClosingWorker(GeneratorWorker):
     """A generator worker that closes its generator in its own thread.
 
     `quit` leaves a plain worker's generator suspended: its clean-up would run in the GUI thread when the object
@@ -86,7 +97,7 @@ class SegmentWorker(GeneratorWorker):
     control: Control
 
     def quit(self) -> None:
-        """Stop after the tile that is being predicted."""
+        """Stop at the next step."""
         self.control.stop.set()
         super().quit()
 
@@ -109,8 +120,9 @@ def start(
     done: DoneMap,
     view: Callable[[], View],
     notify: Callable[[str], None],
+    control: Control,
     connect: dict[str, Callable[..., None]],
-) -> SegmentWorker:
+) -> ClosingWorker:
     """Start a run in a worker thread.
 
     Parameters
@@ -127,31 +139,27 @@ def start(
         What is on screen now; called in the thread, so it must only read a value that the GUI thread keeps.
     notify : callable
         Takes notices of the engine, called in the thread.
+    control : Control
+        Stops the run; has its error when ``finished`` comes.
     connect : dict
-        Handlers of the worker's signals. ``yielded`` gets `Planned` once and then `Piece` objects. An error is in
-        ``worker.control.error`` when ``finished`` comes.
+        Handlers of the worker's signals. ``yielded`` gets `Planned` once and then `Piece` objects.
     """
-    control = Control()
-    worker = create_worker(
-        _segment,
-        load,
-        stack,
-        job,
-        done,
-        view,
-        notify,
-        control,
-        _worker_class=SegmentWorker,
-        _start_thread=False,
-        _connect=connect,
-    )
+    arguments = (load, stack, job, done, view, notify, control)
+    return launch(_segment, *arguments, control=control, connect=connect)
+
+
+def launch(
+    function: Callable[..., Iterator[Any]], *arguments: Any, control: Control, connect: dict[str, Callable[..., None]]
+) -> ClosingWorker:
+    """Run a generator function in a worker thread; `connect` has the handlers of the worker's signals."""
+    worker = create_worker(function, *arguments, _worker_class=ClosingWorker, _start_thread=False, _connect=connect)
     worker.control = control
     worker.start()
     return worker
 
 
 @contextlib.contextmanager
-def _handing_over(control: Control) -> Iterator[None]:
+def handing_over(control: Control) -> Iterator[None]:
     """Leave an error with `control` and end in peace.
 
     superqt takes a RuntimeError that leaves a generator for a deleted worker and then never says that it has finished;
@@ -159,6 +167,8 @@ def _handing_over(control: Control) -> Iterator[None]:
     """
     try:
         yield
+    except Interrupted:
+        return
     except Exception as error:
         control.error = error
 
@@ -173,7 +183,7 @@ def _segment(
     control: Control,
 ) -> Iterator[Planned | Piece]:
     be_polite()
-    with _handing_over(control):
+    with handing_over(control):
         predictor = load(notify)
         if control.stop.is_set():
             return

@@ -17,9 +17,11 @@ from napari_drososeg import __version__
 from napari_drososeg.cli.console import Failure, one_line, say
 from napari_drososeg.cli.demo import demo
 from napari_drososeg.cli.evaluate import evaluate
+from napari_drososeg.cli.fine_tune import fine_tune
 from napari_drososeg.cli.info import info
 from napari_drososeg.cli.networks import models
 from napari_drososeg.cli.predict import predict
+from napari_drososeg.cli.train import train
 from napari_drososeg.errors import DrososegError
 
 BAD_INPUT = 2
@@ -127,5 +129,5 @@ def main(
     """Segment serial-section electron microscopy: cytoplasm, cell membrane and mitochondria."""
 
 
-for command in (demo, predict, info, models, evaluate):
+for command in (demo, predict, info, models, evaluate, train, fine_tune):
     app.command()(command)

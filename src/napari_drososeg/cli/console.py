@@ -57,6 +57,12 @@ def print_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False))
 
 
+def print_line(value: object) -> None:
+    """Write JSON to stdout as one line, at once."""
+    typer.echo(json.dumps(value, allow_nan=False, ensure_ascii=False))
+    sys.stdout.flush()
+
+
 def stdout_console() -> Console:
     """Return a console for tables; as wide as needed where nobody looks at it."""
     from rich.console import Console
@@ -140,3 +146,10 @@ class Bar:
         """Count one more."""
         if self._progress is not None:
             self._progress.advance(self._task)
+
+    def show(self, description: str, done: float, total: int) -> None:
+        """Say how far what is described is; time left is that of the same description."""
+        if self._progress is not None:
+            if self._progress.tasks[0].description != description:
+                self._progress.reset(self._task, total=total, description=description)
+            self._progress.update(self._task, completed=done, total=total)

@@ -34,7 +34,9 @@ def demo(
     Makes the stack itself, so it needs no data; writes it, its truth, the labels and a picture. Earlier
     results in FOLDER are replaced.
     """
-    from napari_drososeg.cli.run_item import Choice, run_item
+    from napari_drososeg.batch.outcomes import areas_of
+    from napari_drososeg.batch.plan import Part
+    from napari_drososeg.batch.stacks import predict_file
     from napari_drososeg.evaluation import evaluate
     from napari_drososeg.inference import PredictConfig, Predictor
     from napari_drososeg.io import read_labels
@@ -51,9 +53,10 @@ def demo(
     with console.working():
         files = write_inputs(output, stack, truth)
         with console.Bar(shown=not (quiet or json)) as bar:
-            outcome = run_item(stack, output / "labels.tif", Choice(None, None, "tiff"), predictor, bar)
-        files["labels"] = outcome.target
-        labels = read_labels(outcome.target)
+            path, counts, seconds = predict_file(stack, output / "labels.tif", "tiff", Part(), predictor, bar.show)
+        files["labels"] = path
+        labels = read_labels(path)
+        areas = areas_of({0: counts}, predictor.spec.classes, stack.voxel_size)
         result = evaluate(labels, truth, predictor.spec.classes)
         files["overlay"] = draw(output / "overlay.png", stack, labels, truth, result)
     if json:
@@ -61,14 +64,14 @@ def demo(
             {
                 "network": predictor.spec.name,
                 "engine": predictor.description,
-                "seconds": round(outcome.seconds, 3),
+                "seconds": round(seconds, 3),
                 "files": {name: str(file) for name, file in files.items()},
-                "classes": outcome.areas,
+                "classes": areas,
                 "evaluation": result.to_dict(),
             }
         )
     elif not quiet:
-        show(files, outcome.areas, result, console.duration(outcome.seconds), predictor.description)
+        show(files, areas, result, console.duration(seconds), predictor.description)
 
 
 def write_inputs(folder: Path, stack: Stack, truth: NDArray[Any]) -> dict[str, Path]:

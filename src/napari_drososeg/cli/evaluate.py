@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -81,7 +81,7 @@ def evaluate(
         evaluation.write_error_maps(error_map, maps, (len(pairs), *right.shape[1:]))
     if csv is not None:
         with console.working():
-            write_csv(csv, result)
+            evaluation.write_csv(csv, result)
     if json:
         console.print_json({"labels": str(labels), "truth": str(truth), "truth_format": known, **result.to_dict()})
     else:
@@ -148,14 +148,15 @@ def show(result: Evaluation) -> None:
     out = console.stdout_console()
     pooled, averaged = result.pooled, result.averaged
     n = len(result.sections)
-    scores = console.table(
-        f"{n} section{'s' if n > 1 else ''}, pooled", "class", "IoU", "F1 = Dice", "precision", "recall", "pixels"
-    )
     truth_pixels = result.confusion.sum(axis=1)
-    for i, name in enumerate(result.classes.names):
-        row = (pooled.iou[i], pooled.f1[i], pooled.precision[i], pooled.recall[i])
-        scores.add_row(name, *(number(v) for v in row), f"{truth_pixels[i]:,}")
-    out.print(scores)
+    for title, s in (("pooled", pooled), ("mean over sections", averaged)) if n > 1 else (("pooled", pooled),):
+        scores = console.table(
+            f"{n} section{'s' if n > 1 else ''}, {title}", "class", "IoU", "F1 = Dice", "precision", "recall", "pixels"
+        )
+        for i, name in enumerate(result.classes.names):
+            row = (s.iou[i], s.f1[i], s.precision[i], s.recall[i])
+            scores.add_row(name, *(number(v) for v in row), f"{truth_pixels[i]:,}")
+        out.print(scores)
     means = console.table(None, "", "mean IoU", "mean F1 = Dice", "pixel accuracy", "mean pixel accuracy")
     for title, s in (("pooled", pooled), ("mean over sections", averaged)):
         values = (s.mean_iou, s.mean_f1, s.pixel_accuracy, s.mean_pixel_accuracy)
@@ -171,33 +172,3 @@ def show(result: Evaluation) -> None:
 def number(value: float) -> str:
     """Write a score with four digits; a dash where it is not defined."""
     return "-" if math.isnan(value) else f"{value:.4f}"
-
-
-def write_csv(path: Path, result: Evaluation) -> None:
-    """Write one row per section and class, then pooled and averaged rows; the file appears when complete."""
-    import csv
-    import io
-
-    from napari_drososeg.io import atomic
-
-    fields = ["labels_section", "truth_section", "class", "iou", "f1", "dice", "precision", "recall", "pixels"]
-    rows: list[list[Any]] = []
-    groups = [(s.labels_section, s.truth_section, s.scores) for s in result.sections]
-    for first, second, scores in [*groups, ("pooled", "pooled", result.pooled), ("mean", "mean", result.averaged)]:
-        data = scores.to_dict()
-        for i, name in enumerate(result.classes.names):
-            rows.append([first, second, name, *(_cell(data[f][i]) for f in fields[3:8]), data["pixels"]])
-        rows.append(
-            [first, second, "mean of classes"]
-            + [_cell(data[f]) for f in ("mean_iou", "mean_f1", "mean_dice")]
-            + ["", _cell(data["mean_pixel_accuracy"]), data["pixels"]]
-        )
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(fields)
-    writer.writerows(rows)
-    atomic.write_bytes(path, text.getvalue().encode())
-
-
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.6f}"

@@ -104,7 +104,7 @@ def size_on_disk(path: Path) -> int:
 def plan(stack: Stack, card: NetworkCard, pixel_size: float | None) -> dict[str, Any]:
     """Return what one network would do with a stack: whether it is rescaled, and how long it takes here."""
     from napari_drososeg.inference import estimate_seconds
-    from napari_drososeg.inference.predict import RESCALE_ABOVE
+    from napari_drososeg.inference.rescaling import RESCALE_ABOVE
 
     assert card.spec is not None  # it is on this machine
     assert card.path is not None

@@ -33,7 +33,11 @@ def models(
         else:
             show_card(card)
         return
-    cards = list_networks()
+    left_out: list[str] = []
+    cards = list_networks(left_out=left_out)
+    notify = console.notifier(quiet)
+    for problem in left_out:
+        notify(f"Left out: {problem}")
     if json:
         console.print_json([describe(card) for card in cards])
         return
@@ -51,7 +55,7 @@ def models(
         )
     console.stdout_console().print(listing)
     if cards:
-        console.notifier(quiet)(f"drososeg models {cards[0].name} shows its card.")
+        notify(f"drososeg models {cards[0].name} shows its card.")
 
 
 def mean_iou(card: NetworkCard) -> float | None:

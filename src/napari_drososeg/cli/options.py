@@ -75,6 +75,25 @@ def parse_roi(text: str | None) -> tuple[slice, slice] | None:
     return slice(y0, y1), slice(x0, x1)
 
 
+def parse_block(text: str | None) -> tuple[int, int, int] | None:
+    """Read the size of a block, ``"Z,Y,X"`` in sections and pixels.
+
+    Raises
+    ------
+    DrososegError
+        If it is something else.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+),(\d+),(\d+)", text.replace(" ", ""))
+    if match is None:
+        raise DrososegError(
+            f"'{text}' is no block; write it as Z,Y,X in sections and pixels, for example 16,2048,2048."
+        )
+    z, y, x = (int(n) for n in match.groups())
+    return z, y, x
+
+
 def parse_halo(text: str) -> int | str:
     """Read ``default``, ``exact`` or a number of pixels.
 

@@ -10,8 +10,7 @@ from napari_drososeg.cli import console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from napari_drososeg.cli.items import Job
-    from napari_drososeg.cli.run_item import Outcome
+    from napari_drososeg.batch import Batch, Job, Outcome, Preflight
 
 
 def area_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
@@ -60,7 +59,44 @@ def show_outcomes(outcomes: Sequence[Outcome], job: Job, description: str) -> No
             took = f"{console.duration(seconds)}{speed}{where}"
             out.print(f"{escape(str(only.target))}: {z} x {y} x {x} (z, y, x), {took}", soft_wrap=True)
         return
-    counts = [f"{sum(o.state == state for o in outcomes)} {state}" for state in ("done", "skipped", "failed")]
+    counts = [
+        f"{sum(o.state == state for o in outcomes)} {state}" for state in ("done", "skipped", "failed", "stopped")
+    ]
     shown = ", ".join(c for c in counts if not c.startswith("0 "))
     took = f"; {console.duration(seconds)}{speed}{where}" if finished else ""
     out.print(f"{escape(str(job.folder))}: {shown}{took}", soft_wrap=True)
+
+
+FINDINGS_SHOWN = 20
+
+
+def show_findings(outcomes: Sequence[Outcome]) -> None:
+    """Print what is wrong with sections; nothing was left out or filled because of it."""
+    from rich.markup import escape
+
+    found = [(o, f) for o in outcomes for f in o.findings]
+    if not found:
+        return
+    out = console.stdout_console()
+    made = console.table("Sections to look at (all were predicted as they are)", "input", "section", "what", "detail")
+    made.columns[2].justify = made.columns[3].justify = "left"
+    for outcome, finding in found[:FINDINGS_SHOWN]:
+        made.add_row(escape(outcome.source.name), str(finding.section), finding.kind, finding.detail)
+    out.print(made)
+    if len(found) > FINDINGS_SHOWN:
+        out.print(f"and {len(found) - FINDINGS_SHOWN} more; all are in the record and in --json")
+
+
+def plan_lines(run: Batch, flight: Preflight) -> list[str]:
+    """Return what a run would do and take, a line each."""
+    lines = [
+        f"{flight.n_items} to do" + (f", {flight.n_done} done already" if flight.n_done else ""),
+        f"network {run.card.name}" + (f" on {run.description}" if run.description else ""),
+        f"{flight.pixels / 1e6:,.1f} Mpx, "
+        + ("time not known yet" if flight.seconds is None else f"about {console.duration(flight.seconds)}"),
+        f"at most {console.file_size(flight.bytes_needed)} on disk, {console.file_size(flight.bytes_free)} free",
+        f"about {console.file_size(flight.bytes_of_memory)} of memory for each worker's network at work",
+    ]
+    lines += [f"cannot be read: {error}" for error in flight.unreadable]
+    lines += [f"large: {concern}; needs --yes" for concern in flight.concerns]
+    return [*lines, *(f"  {i.source} -> {i.target}" for i in run.waiting)]

@@ -7,7 +7,7 @@ averaged. `error_map` draws where they differ. `ClassAreas` counts the pixels of
 from __future__ import annotations
 
 from napari_drososeg.evaluation.areas import ClassAreas, pixel_area
-from napari_drososeg.evaluation.comparison import Evaluation, SectionEvaluation, evaluate, pair_sections
+from napari_drososeg.evaluation.comparison import Evaluation, SectionEvaluation, Strip, compare, evaluate, pair_sections
 from napari_drososeg.evaluation.drawing import (
     ERROR_COLOR,
     UNKNOWN_COLOR,
@@ -15,6 +15,7 @@ from napari_drososeg.evaluation.drawing import (
     error_maps,
     write_error_maps,
 )
+from napari_drososeg.evaluation.tables import table_rows, write_csv
 from napari_drososeg.evaluation.truth import (
     VNC_VALUES,
     TruthFormat,
@@ -30,7 +31,9 @@ __all__ = [
     "ClassAreas",
     "Evaluation",
     "SectionEvaluation",
+    "Strip",
     "TruthFormat",
+    "compare",
     "detect_truth_format",
     "error_map",
     "error_maps",
@@ -38,6 +41,8 @@ __all__ = [
     "pair_sections",
     "pixel_area",
     "strips",
+    "table_rows",
     "truth_reader",
+    "write_csv",
     "write_error_maps",
 ]

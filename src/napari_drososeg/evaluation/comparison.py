@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
+from napari_drososeg.classes import DROSOPHILA_CLASSES, UNLABELLED, ClassTable
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.evaluation.truth import TruthFormat, strips, truth_reader
 from napari_drososeg.metrics import Scores, confusion_matrix, empty_confusion
 
 if TYPE_CHECKING:
     from napari_drososeg.io import Stack
+
+
+def wrong_pixels(labels: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which pixels have a truth and another label; those without truth (0) are neither right nor wrong."""
+    return cast("NDArray[np.bool_]", (truth != UNLABELLED) & (labels != truth))
 
 
 @dataclass(frozen=True)
@@ -28,16 +33,48 @@ class SectionEvaluation:
         Section numbers in the two stacks, from 0.
     confusion : ndarray of int64, shape (C, C + 1)
         As `napari_drososeg.metrics.confusion_matrix` returns it.
+    labelled : bool
+        Whether anything is labelled in this section of the labels.
     """
 
     labels_section: int
     truth_section: int
     confusion: NDArray[np.int64]
+    labelled: bool = True
+
+    def __add__(self, other: SectionEvaluation) -> SectionEvaluation:
+        """Put together what was counted in two parts of the same section."""
+        return replace(self, confusion=self.confusion + other.confusion, labelled=self.labelled or other.labelled)
 
     @property
     def scores(self) -> Scores:
         """Scores of this section alone."""
         return Scores.from_confusion(self.confusion)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Comparison of some rows of a section.
+
+    Parameters
+    ----------
+    part : SectionEvaluation
+        What was counted in these rows.
+    rows : slice
+        Rows of the section.
+    labels, truth : ndarray of integers, (h, X)
+        Class values; 0 is unlabelled.
+    """
+
+    part: SectionEvaluation
+    rows: slice
+    labels: NDArray[Any]
+    truth: NDArray[Any]
+
+    @property
+    def wrong(self) -> NDArray[np.bool_]:
+        """Pixels (h, X) that have a truth and another label."""
+        return wrong_pixels(self.labels, self.truth)
 
 
 @dataclass(frozen=True)
@@ -50,13 +87,23 @@ class Evaluation:
         What the label values mean.
     sections : tuple of SectionEvaluation
         One per compared section, in the order they were asked for.
-    notices : tuple of str
-        What the reader of the numbers should know.
     """
 
     classes: ClassTable
     sections: tuple[SectionEvaluation, ...]
-    notices: tuple[str, ...] = ()
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What the reader of the numbers should know."""
+        notices = []
+        if empty := [s.labels_section for s in self.sections if not s.labelled]:
+            notices.append(
+                f"Nothing is labelled in section {_listed(empty)} of the labels; those pixels count as wrong. "
+                "Choose sections to leave them out."
+            )
+        if bare := [s.truth_section for s in self.sections if s.confusion.sum() == 0]:
+            notices.append(f"The truth of section {_listed(bare)} is unlabelled, so it says nothing about the labels.")
+        return tuple(notices)
 
     @property
     def confusion(self) -> NDArray[np.int64]:
@@ -173,39 +220,38 @@ def evaluate(
     """
     labels_stack, truth_stack = _stack(labels, "labels"), _stack(truth, "truth")
     chosen = checked_pairs(labels_stack, truth_stack, pairs)
-    read_truth = truth_reader(truth_stack, classes, truth_format, [t for _, t in chosen])
-    sections, empty = [], []
-    for done, (z_labels, z_truth) in enumerate(chosen, start=1):
-        matrix = empty_confusion(len(classes))
-        blank = True
-        for rows in strips(truth_stack.shape):
-            part = labels_stack.read(z_labels, rows)
-            blank = blank and not part.any()
+    sections: list[SectionEvaluation] = []
+    for strip in compare(labels_stack, truth_stack, classes, chosen, truth_format):
+        if strip.rows.start == 0:
+            sections.append(strip.part)
+        else:
+            sections[-1] += strip.part
+        if progress is not None and strip.rows.stop == truth_stack.shape[1]:
+            progress(len(sections), len(chosen))
+    return Evaluation(classes, tuple(sections))
+
+
+def compare(
+    labels: Stack,
+    truth: Stack,
+    classes: ClassTable,
+    pairs: Sequence[tuple[int, int]],
+    truth_format: TruthFormat = "classes",
+) -> Iterator[Strip]:
+    """Compare strip by strip, in the order of `pairs`; parameters and errors as of `evaluate`."""
+    read_truth = truth_reader(truth, classes, truth_format, [t for _, t in pairs])
+    for z_labels, z_truth in pairs:
+        for rows in strips(truth.shape):
+            right, said = read_truth(z_truth, rows), labels.read(z_labels, rows)
             try:
-                matrix += confusion_matrix(read_truth(z_truth, rows), part, len(classes))
+                matrix = confusion_matrix(right, said, len(classes))
             except DrososegError as error:
                 raise DrososegError(f"Section {z_truth}: {error}") from error
-        if blank:
-            empty.append(z_labels)
-        sections.append(SectionEvaluation(z_labels, z_truth, matrix))
-        if progress is not None:
-            progress(done, len(chosen))
-    return Evaluation(classes, tuple(sections), _notices(empty, sections))
+            yield Strip(SectionEvaluation(z_labels, z_truth, matrix, bool(said.any())), rows, said, right)
 
 
-def _notices(empty: Sequence[int], sections: Sequence[SectionEvaluation]) -> tuple[str, ...]:
-    notices = []
-    if empty:
-        shown = ", ".join(map(str, empty[:8])) + (", ..." if len(empty) > 8 else "")
-        notices.append(
-            f"Nothing is labelled in section {shown} of the labels; those pixels count as wrong. "
-            "Choose sections to leave them out (--sections)."
-        )
-    bare = [s.truth_section for s in sections if s.confusion.sum() == 0]
-    if bare:
-        shown = ", ".join(map(str, bare[:8])) + (", ..." if len(bare) > 8 else "")
-        notices.append(f"The truth of section {shown} is unlabelled, so it says nothing about the labels.")
-    return tuple(notices)
+def _listed(sections: Sequence[int]) -> str:
+    return ", ".join(map(str, sections[:8])) + (", ..." if len(sections) > 8 else "")
 
 
 def _stack(labels: Stack | NDArray[Any], name: str) -> Stack:

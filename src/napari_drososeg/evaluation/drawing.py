@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from napari_drososeg.classes import DROSOPHILA_CLASSES, UNLABELLED, ClassTable
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.evaluation.comparison import checked_pairs
+from napari_drososeg.evaluation.comparison import checked_pairs, wrong_pixels
 from napari_drososeg.evaluation.truth import TruthFormat, truth_reader
 from napari_drososeg.io import atomic
 
@@ -48,12 +48,11 @@ def error_map(labels: NDArray[Any], truth: NDArray[Any], image: NDArray[np.uint8
     if labels.shape != truth.shape or (image is not None and image.shape != truth.shape):
         raise DrososegError(f"Labels of shape {labels.shape} cannot be drawn against truth of shape {truth.shape}.")
     canvas = np.zeros((*truth.shape, 3), dtype=np.uint8)
-    known = truth != UNLABELLED
     if image is None:
-        canvas[~known] = UNKNOWN_COLOR
+        canvas[truth == UNLABELLED] = UNKNOWN_COLOR
     else:
         canvas[:] = image[..., np.newaxis]
-    canvas[known & (labels != truth)] = ERROR_COLOR
+    canvas[wrong_pixels(labels, truth)] = ERROR_COLOR
     return canvas
 
 

@@ -1,6 +1,7 @@
 """Inference: a stack and a network in, labels out, tile by tile. Importing it loads no torch."""
 
 from napari_drososeg.inference.cache import cache_folder
+from napari_drososeg.inference.child import Interrupted
 from napari_drososeg.inference.config import Choice, PredictConfig, accelerators, choose
 from napari_drososeg.inference.estimates import estimate_seconds
 from napari_drososeg.inference.halo import measure_halo
@@ -12,6 +13,7 @@ from napari_drososeg.inference.tiling import Grid, Tile, plan_tiles
 __all__ = [
     "Choice",
     "Grid",
+    "Interrupted",
     "PredictConfig",
     "Predictor",
     "Result",

@@ -31,7 +31,7 @@ class PredictConfig:
         Auto takes bf16 on processors that have it, f16 on CUDA and MPS, else f32. int8 is for OpenVINO.
     halo : int, "default" or "exact"
         Context around a tile in px of the network. Default is the network's own: the smallest that leaves at least
-        99.9 % of the labels as in the whole section. Exact covers its receptive field.
+        99.95 % of the labels as in the whole section. Exact covers its receptive field.
     tile : int, optional
         Longest edge in px that the network sees at once, halo included; chosen from free memory unless given.
     batch : int, optional
@@ -42,6 +42,8 @@ class PredictConfig:
         Whether the image is bright on dark.
     fill_nan : float, optional
         Grey value put in place of NaN and infinity, which are refused otherwise.
+    threads : int, optional
+        Threads on the processor; all that there are unless given. Torch has one number for the whole program.
     """
 
     device: str = "auto"
@@ -53,13 +55,14 @@ class PredictConfig:
     pixel_size: float | None = None
     invert: bool = False
     fill_nan: float | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.halo, str) and self.halo not in ("default", "exact"):
             raise DrososegError(f"The halo is a number of pixels, 'default' or 'exact', not '{self.halo}'.")
         if isinstance(self.halo, int) and self.halo < 0:
             raise DrososegError(f"The halo cannot be {self.halo} px; use 0 or more.")
-        for name in ("tile", "batch", "pixel_size"):
+        for name in ("tile", "batch", "pixel_size", "threads"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise DrososegError(f"The {name.replace('_', ' ')} cannot be {value}; use a number above 0.")

@@ -13,7 +13,7 @@ from napari_drososeg.inference.predict import Predictor
 from napari_drososeg.inference.tiling import align_up
 from napari_drososeg.io import Stack
 
-SAME_LABELS = 0.999
+SAME_LABELS = 0.9995
 """Share of labels that the default halo leaves as in the whole section."""
 
 
@@ -44,14 +44,16 @@ def measure_halo(
     Returns
     -------
     int
-        Multiple of the network's stride, at most its receptive field (or a quarter of `tile` where the context is
-        global), for which at least `SAME_LABELS` of the labels are equal.
+        Multiple of the network's stride, at most its receptive field, for which at least `SAME_LABELS` of the labels
+        are equal. Where the context is global no halo does that: then it is a quarter of the network's own tile.
     """
     predictor = Predictor(network, config)
     spec = predictor.spec
     chosen = list(range(stack.n_sections)) if sections is None else list(sections)
     longest = align_up(max(stack.shape[1:]), spec.stride)
-    limit = align_up(tile // 4 if spec.global_context else spec.receptive_field, spec.stride)
+    if spec.global_context:
+        return align_up((spec.tile or tile) // 4, spec.stride)
+    limit = align_up(spec.receptive_field, spec.stride)
 
     def labels(halo: int, edge: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
         predictor.config = replace(predictor.config, halo=halo, tile=edge)

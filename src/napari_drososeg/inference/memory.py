@@ -156,6 +156,8 @@ class FrugalEngine:
         Told of every retreat.
     fallback : callable, optional
         Makes an engine on the processor; None where `engine` is one.
+    keep_tile : bool
+        Whether only the batch may become smaller, which changes no label.
     """
 
     def __init__(
@@ -166,12 +168,14 @@ class FrugalEngine:
         stride: int,
         notify: Callable[[str], None],
         fallback: Callable[[], Engine] | None = None,
+        keep_tile: bool = False,
     ) -> None:
         self._engine = engine
         self._halo = halo
         self._stride = stride
         self._notify = notify
         self._fallback = fallback
+        self._keep_tile = keep_tile
         self._batch: int | None = None
         self._edge: int | None = None
 
@@ -225,7 +229,7 @@ class FrugalEngine:
         if batch > 1:
             self._batch = batch // 2
             self._notify(f"Memory ran out; going on with {self._batch} instead of {batch} tiles at a time.")
-        elif smallest_tile(self._halo, self._stride) <= half < edge:
+        elif not self._keep_tile and smallest_tile(self._halo, self._stride) <= half < edge:
             self._edge = half
             self._notify(f"Memory ran out; going on with tiles of {half} instead of {edge} px.")
         elif self._fallback is not None:
@@ -234,7 +238,8 @@ class FrugalEngine:
             self._batch = self._edge = None
         else:
             raise DrososegError(
-                f"There is not enough memory for a tile of {edge} px; close other programs, or use a smaller halo."
+                f"There is not enough memory for a tile of {edge} px; close other programs, or use a smaller "
+                f"{'tile' if self._keep_tile else 'halo'}."
             ) from error
 
 

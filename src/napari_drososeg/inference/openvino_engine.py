@@ -1,21 +1,9 @@
-"""The engine for processors: OpenVINO, in f32, bf16 or int8.
-
-A checkpoint is converted once. What comes out lies in the cache folder under the hash of the checkpoint and the
-version of OpenVINO, so that later predictions need no torch at all.
-"""
+"""The engine for processors: OpenVINO, in f32, bf16 or int8."""
 
 from __future__ import annotations
 
-import copy
 import math
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
-import warnings
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,19 +11,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-from napari_drososeg.checkpoint import load_model, load_spec, sha256
-from napari_drososeg.inference.cache import cache_folder
 from napari_drososeg.inference.engine import Output
-
-CONVERSION = 2
-"""Part of the cache's key: raise it when the conversion below changes."""
-
-MAX_DIFFERENCE = 2e-3
-"""Largest difference of logits that a conversion may show, relative to their largest value."""
-
-
-class ConversionError(RuntimeError):
-    """A network that OpenVINO cannot represent for images of any size."""
 
 
 class OpenVinoEngine:
@@ -47,12 +23,15 @@ class OpenVinoEngine:
         (N, 1, H, W) float32 -> logits (N, C, H, W), any size.
     precision : {"f32", "bf16"}
         Of what is not quantised.
+    threads : int, optional
+        Threads; all that there are unless given.
     """
 
     on_cpu = True
 
-    def __init__(self, model: ov.Model, precision: str) -> None:
+    def __init__(self, model: ov.Model, precision: str, threads: int | None = None) -> None:
         self._model = model
+        self._threads = threads
         self._precision = precision
         self._lock = threading.Lock()
         self._requests: dict[tuple[Output, tuple[int, ...]], ov.InferRequest] = {}
@@ -74,10 +53,12 @@ class OpenVinoEngine:
                 self._requests.clear()
             model = with_labels(self._model) if output == "labels" else with_softmax(self._model)
             model.reshape(list(shape))
-            hints = {
+            hints: dict[str, Any] = {
                 "INFERENCE_PRECISION_HINT": self._precision,
                 "PERFORMANCE_HINT": "LATENCY",
             }
+            if self._threads is not None:
+                hints["INFERENCE_NUM_THREADS"] = self._threads
             compiled = ov.Core().compile_model(model, "CPU", hints)
             self._requests[key] = compiled.create_infer_request()
         return self._requests[key]
@@ -140,101 +121,3 @@ def activation_bytes(model: ov.Model, edge: int = 256) -> float:
             if last_use[name] == k:
                 alive -= sizes.get(name, 0)
     return peak / edge**2
-
-
-def cache_name(checkpoint: Path) -> str:
-    """Return what a converted checkpoint is kept under: it changes with the weights, OpenVINO and our conversion."""
-    return f"{sha256(checkpoint)[:24]}-{version()}-{CONVERSION}"
-
-
-def convert_elsewhere(checkpoint: Path) -> None:
-    """Fill the cache for a checkpoint from a process of its own, if it is not there yet.
-
-    Conversion needs torch, and importing torch holds Python's lock for seconds: in a thread of a program with windows
-    they would all stand still. If it fails, `converted` tries again and says why.
-    """
-    if (_cache_folder(cache_name(checkpoint)) / "model.xml").exists():
-        return
-    code = f"import sys; from pathlib import Path; from {__name__} import converted; converted(Path(sys.argv[1]))"
-    subprocess.run(
-        [sys.executable, "-c", code, str(checkpoint)],
-        check=False,
-        capture_output=True,
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-    )
-
-
-def converted(checkpoint: Path) -> ov.Model:
-    """Return a checkpoint as an OpenVINO model with free batch and size, from the cache or converted now.
-
-    Raises
-    ------
-    ConversionError
-        If OpenVINO cannot represent the network, or gives other results than torch.
-    """
-    return cached(cache_name(checkpoint), lambda: convert(checkpoint))
-
-
-def version() -> str:
-    """Return OpenVINO's version number, fit for a file name."""
-    return str(ov.__version__).split("-")[0]
-
-
-def _cache_folder(name: str) -> Path:
-    return cache_folder() / "openvino" / name
-
-
-def cached(name: str, make: Callable[[], ov.Model]) -> ov.Model:
-    """Return the model kept under `name`, or make it and keep it.
-
-    Written to a temporary folder and renamed, so that two programs starting at once, or one that is killed, leave a
-    whole model or none. Where the cache cannot be written the model is used all the same.
-    """
-    folder = _cache_folder(name)
-    if (folder / "model.xml").exists():
-        try:
-            return ov.Core().read_model(folder / "model.xml")
-        except RuntimeError:  # damaged by something else than us: make it again
-            shutil.rmtree(folder, ignore_errors=True)
-    model = make()
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
-    except OSError:
-        return model
-    try:
-        ov.save_model(model, temporary / "model.xml", compress_to_fp16=False)
-        temporary.rename(folder)
-    except (OSError, RuntimeError):  # disk full, or another program was first
-        shutil.rmtree(temporary, ignore_errors=True)
-    return model
-
-
-def convert(checkpoint: Path) -> ov.Model:
-    """Convert a checkpoint and check the result against torch at two sizes; see `converted`."""
-    import torch
-
-    from napari_drososeg.models.blocks import fold_upsampling
-
-    spec, model = load_model(checkpoint)
-    network = getattr(model, "network", model)  # without the padding to the stride, which tiles do not need
-    stride = load_spec(checkpoint).stride
-    example = torch.randn(1, 1, 8 * stride, 8 * stride, generator=torch.Generator().manual_seed(0))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracing is deprecated in torch, but is what OpenVINO knows best
-            folded = fold_upsampling(copy.deepcopy(network))
-            result = ov.convert_model(folded, example_input=example, input=[-1, 1, -1, -1])
-        compiled = ov.Core().compile_model(result, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        for height, width in ((8, 8), (6, 10)):
-            images = torch.randn(2, 1, height * stride, width * stride)
-            with torch.inference_mode():
-                expected = network(images).numpy()
-            found = compiled(images.numpy())[0]
-            if not np.allclose(found, expected, rtol=0, atol=MAX_DIFFERENCE * np.abs(expected).max()):
-                raise ConversionError(f"OpenVINO gives other results than torch for '{spec.name}'.")
-    except ConversionError:
-        raise
-    except Exception as error:  # OpenVINO raises its own exceptions, without a common base
-        raise ConversionError(f"OpenVINO cannot convert '{spec.name}' ({str(error).splitlines()[0]}).") from error
-    return result

@@ -1,7 +1,7 @@
 """int8 by post-training quantisation: about twice the speed of bf16 on processors with VNNI.
 
 The ranges of activations are taken from patches of the stack that is being predicted, so that they fit its contrast.
-The result is cached under the hashes of the checkpoint and of those patches.
+It is done in a process of its own, and the result is cached under the hashes of the checkpoint and of those patches.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.inference.openvino_engine import cache_name, cached
+from napari_drososeg.inference.child import run_child
+from napari_drososeg.inference.conversion import cache_name, cached
 
 QUANTISATION = 1
 """Part of the cache's key: raise it when the recipe below changes."""
+
+
+PATCHES = "patches.npz"
 
 
 def has_nncf() -> bool:
@@ -33,10 +37,10 @@ def has_nncf() -> bool:
 
 def quantised(
     checkpoint: Path,
-    convert: Callable[[], ov.Model],
     patches: list[NDArray[np.float32]],
     *,
     notify: Callable[[str], None],
+    cancelled: Callable[[], bool] | None = None,
 ) -> ov.Model:
     """Return a checkpoint with int8 convolutions, from the cache or quantised now.
 
@@ -44,32 +48,46 @@ def quantised(
     ----------
     checkpoint : Path
         The network.
-    convert : callable
-        Gives it in OpenVINO's form, if it is needed.
     patches : list of ndarray of float32, (1, 1, H, W)
         Normalised pixels of the stack at hand; sides are multiples of the stride.
     notify : callable
         Told that it takes a while.
+    cancelled : callable, optional
+        Asked while it is quantised, see `run_child`.
 
     Raises
     ------
     DrososegError
-        If the quantiser is not installed and there is nothing in the cache.
+        If the quantiser is not installed or fails, and there is nothing in the cache.
+    Interrupted
+        If it was cancelled.
     """
     digest = hashlib.sha256()
     for patch in patches:
         digest.update(patch.tobytes())
     name = f"{cache_name(checkpoint)}-int8-{QUANTISATION}-{digest.hexdigest()[:12]}"
 
-    def make() -> ov.Model:
+    def make(folder: Path) -> None:
         if not has_nncf():
             raise DrososegError(
                 "int8 needs the quantiser: run 'pip install \"napari-drososeg[int8]\"', or use another precision."
             )
         notify("Preparing the int8 network for this stack, once; this takes up to a minute.")
-        return quantise(convert(), patches)
+        np.savez(folder / PATCHES, *patches)
+        try:
+            run_child("quantise", checkpoint, folder, cancelled)
+        except DrososegError as error:
+            raise DrososegError(f"The int8 network cannot be made ({error}) Use another precision.") from error
 
     return cached(name, make)
+
+
+def read_patches(folder: Path) -> list[NDArray[np.float32]]:
+    """Read the patches that `quantised` left in a folder, and delete their file."""
+    with np.load(folder / PATCHES) as kept:
+        patches = [kept[name] for name in kept.files]
+    (folder / PATCHES).unlink()
+    return patches
 
 
 def quantise(model: ov.Model, patches: list[NDArray[np.float32]]) -> ov.Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from napari_drososeg.data.normalisation import Normalisation, Statistics, measur
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference.config import PredictConfig
 from napari_drososeg.inference.rescaling import source_region, to_network
-from napari_drososeg.inference.tiling import Tile
+from napari_drososeg.inference.tiling import Grid, Tile, plan_tiles
 from napari_drososeg.io import Stack
 
 WHOLE_SECTION = 4096 * 4096
@@ -24,6 +24,9 @@ SAMPLE_BLOCKS, SAMPLE_EDGE = 8, 256
 
 STACK_SECTIONS = 16
 """Sections looked at for the statistics of a whole stack."""
+
+CALIBRATION_PATCHES, CALIBRATION_EDGE = 32, 256
+"""What int8 is calibrated on: so many patches, spread over the stack, of this edge in px."""
 
 
 class TileReader:
@@ -39,6 +42,8 @@ class TileReader:
         Its `invert` and `fill_nan` are used.
     notify : callable
         Told of sections that are constant, once.
+    statistics : mapping of int to Statistics, optional
+        Of sections that were measured before. Of these only what a tile needs is read.
     """
 
     def __init__(
@@ -47,11 +52,13 @@ class TileReader:
         normalisation: Normalisation,
         config: PredictConfig,
         notify: Callable[[str], None],
+        statistics: Mapping[int, Statistics] | None = None,
     ) -> None:
         self._stack = stack
         self._scope = normalisation.scope
         self._config = config
         self._notify = notify
+        self._given = statistics or {}
         self._statistics: dict[int, Statistics] = {}
         self._stack_statistics: Statistics | None = None
         self._section: tuple[int, NDArray[Any]] | None = None
@@ -76,6 +83,8 @@ class TileReader:
 
     def statistics(self, z: int) -> Statistics:
         """Return the statistics that section `z` is normalised with."""
+        if z in self._given:
+            return self._given[z]
         if self._scope == "stack":
             if self._stack_statistics is None:
                 self._stack_statistics = self._measure_stack()
@@ -107,7 +116,7 @@ class TileReader:
 
     def _pixels(self, z: int, ys: slice, xs: slice) -> NDArray[Any]:
         _, height, width = self._stack.shape
-        if height * width > WHOLE_SECTION:
+        if height * width > WHOLE_SECTION or z in self._given:
             return self._finite(z, self._stack.read(z, ys, xs))
         if self._section is None or self._section[0] != z:
             self._section = (z, self._finite(z, self._stack.read(z)))
@@ -132,3 +141,25 @@ def _blocks(length: int) -> list[slice]:
     edge = min(SAMPLE_EDGE, length)
     starts = np.unique(np.linspace(0, length - edge, SAMPLE_BLOCKS).astype(int))
     return [slice(int(s), int(s) + edge) for s in starts]
+
+
+def spread_patches(reader: TileReader, grid: Grid, stride: int, n_sections: int) -> list[NDArray[np.float32]]:
+    """Read patches (1, 1, H, W) spread evenly over a stack, to calibrate int8 on.
+
+    Parameters
+    ----------
+    reader : TileReader
+        Of the stack.
+    grid : Grid
+        How its pixels and those of the network correspond.
+    stride : int
+        Of the network, px.
+    n_sections : int
+        Sections of the stack.
+    """
+    tiles = plan_tiles(grid, tile=max(CALIBRATION_EDGE, 3 * stride), halo=0, stride=stride)
+    # through the golden ratio, so that neighbouring sections give different corners
+    steps = np.arange(min(len(tiles) * n_sections, CALIBRATION_PATCHES))
+    sections = np.linspace(0, n_sections - 1, len(steps)).round().astype(int)
+    places = (steps * 0.6180339887 % 1.0 * len(tiles)).astype(int)
+    return [reader.read(int(z), tiles[int(k)])[None, None] for z, k in zip(sections, places, strict=True)]

@@ -12,7 +12,42 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_drososeg.inference.tiling import Region, Tile
+from napari_drososeg.errors import DrososegError
+from napari_drososeg.inference.tiling import Grid, Region, Tile
+
+RESCALE_ABOVE = 1.15
+"""Images whose pixel size differs from the network's by more than this factor are rescaled."""
+
+RESCALE_AT_MOST = 16.0
+"""Beyond this factor the pixel size is taken for a mistake, such as the resolution of a screen."""
+
+
+def grid_for(shape: tuple[int, int], pixel_size: float | None, network: float, *, name: str) -> Grid:
+    """Return how the pixels of a section and of a network correspond.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (Y, X) of the section.
+    pixel_size, network : float
+        In-plane pixel sizes in nm; None is taken for the network's own.
+    name : str
+        Of the stack, for the error.
+
+    Raises
+    ------
+    DrososegError
+        If the sizes differ by more than `RESCALE_AT_MOST`.
+    """
+    if pixel_size is None:
+        return Grid(shape, shape)
+    factor = max(pixel_size / network, network / pixel_size)
+    if factor > RESCALE_AT_MOST:
+        raise DrososegError(
+            f"The pixel size of '{name}', {pixel_size:g} nm, is over {RESCALE_AT_MOST:g} times off the network's "
+            f"{network:g} nm: check its unit, or give the pixel size yourself."
+        )
+    return Grid.for_pixel_sizes(shape, pixel_size, network) if factor > RESCALE_ABOVE else Grid(shape, shape)
 
 
 @lru_cache(maxsize=64)

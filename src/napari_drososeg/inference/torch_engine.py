@@ -33,9 +33,15 @@ class TorchEngine:
         ``"f32"``, ``"bf16"`` or ``"f16"``.
     stride : int
         The network's stride, for measuring its memory.
+    threads : int, optional
+        Threads on the processor, for all of torch in this program.
     """
 
-    def __init__(self, model: nn.Module, device: str, precision: str, *, stride: int) -> None:
+    def __init__(
+        self, model: nn.Module, device: str, precision: str, *, stride: int, threads: int | None = None
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
         self._device = torch.device(device)
         self._autocast = _AUTOCAST.get(precision)
         self._model = model.to(self._device, memory_format=torch.channels_last)

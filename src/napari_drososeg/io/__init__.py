@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from napari_drososeg.io.reading import read_labels, read_stack
 from napari_drososeg.io.stack import Stack, as_stack
+from napari_drososeg.io.targets import FORMATS, Format, resolve_target
 from napari_drososeg.io.units import UNKNOWN_VOXEL_SIZE, VoxelSize, to_nanometres
-from napari_drososeg.io.writing import FORMATS, Format, LabelsWriter, resolve_target, write_labels
+from napari_drososeg.io.writing import LabelsWriter, write_labels
 
 __all__ = [
     "FORMATS",

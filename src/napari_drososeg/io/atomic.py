@@ -72,6 +72,15 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Delete what is named as by `temporary_sibling`: left by programs that were killed. None may be writing `path`."""
+    if path.parent.is_dir():
+        for sibling in path.parent.iterdir():
+            left = sibling.name.removeprefix(f".{path.name}.").removesuffix(".part")
+            if sibling.name == f".{path.name}.{left}.part" and len(left) == 8 and set(left) <= set("0123456789abcdef"):
+                remove(sibling)
+
+
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write a whole file, or leave what was there.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import IO, Any
+from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,10 +93,13 @@ class OmeTiffWriter(TiffWriter):
         return True
 
     def _description(self) -> dict[str, Any]:
+        mark = make_mark(self.classes, self.voxel_size)
         metadata: dict[str, Any] = {
             "axes": "ZYX",
             "Name": self.name,
-            "Description": make_mark(self.classes, self.voxel_size),
+            "Description": mark,
+            # Not a random one, as is usual: the same labels give the same bytes.
+            "UUID": str(uuid5(NAMESPACE_URL, f"{SOFTWARE} {self.name} {self.shape} {mark}")),
         }
         for axis, size in zip("ZYX", self.voxel_size, strict=True):
             if size:

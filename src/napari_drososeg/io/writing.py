@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,22 +15,9 @@ from numpy.typing import NDArray
 from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.io import atomic
-from napari_drososeg.io.reading import read_labels
 from napari_drososeg.io.stack import as_stack
+from napari_drososeg.io.targets import Format, check_replaceable, resolve_target
 from napari_drososeg.io.units import UNKNOWN_VOXEL_SIZE, VoxelSize
-
-Format = Literal["tiff", "ome-tiff", "ome-zarr", "png"]
-FORMATS: tuple[Format, ...] = ("tiff", "ome-tiff", "ome-zarr", "png")
-
-_ENDINGS: dict[str, Format] = {
-    ".ome.tif": "ome-tiff",
-    ".ome.tiff": "ome-tiff",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".zarr": "ome-zarr",
-    ".png": "png",
-}
-_DEFAULT_ENDING = {"tiff": ".tif", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr"}
 
 
 class LabelsWriter(ABC):
@@ -117,7 +104,7 @@ class LabelsWriter(ABC):
         target, chosen = resolve_target(path, format, int(shape[0]))
         if len(shape) != 3 or min(shape) < 1:
             raise DrososegError(f"Labels of shape {tuple(shape)} cannot be written to {target}: (Z, Y, X) is needed.")
-        _check_replaceable(target, chosen)
+        check_replaceable(target, chosen)
         kinds: dict[Format, type[LabelsWriter]] = {
             "tiff": TiffWriter,
             "ome-tiff": OmeTiffWriter,
@@ -160,12 +147,25 @@ class LabelsWriter(ABC):
         except OSError as error:
             raise DrososegError(f"{self.path} cannot be written: {error.strerror or error}.") from error
 
-    def close(self) -> Path:
-        """Finish, sync and rename; returns the final path. A second call does nothing."""
+    def finish(self) -> Path:
+        """Finish and sync under the temporary name, which is returned; `close` gives it the final one."""
         if self._open:
             self._open = False
             try:
                 self._finish()
+                atomic.sync(self.temporary)
+            except OSError as error:
+                atomic.remove(self.temporary)
+                raise DrososegError(f"{self.path} cannot be written: {error.strerror or error}.") from error
+            except BaseException:
+                atomic.remove(self.temporary)
+                raise
+        return self.temporary
+
+    def close(self) -> Path:
+        """Finish, sync and rename; returns the final path. A second call does nothing."""
+        if self.finish().exists():
+            try:
                 atomic.put_in_place(self.temporary, self.path)
             except OSError as error:
                 atomic.remove(self.temporary)
@@ -176,15 +176,15 @@ class LabelsWriter(ABC):
         return self.path
 
     def abort(self) -> None:
-        """Stop and leave nothing; what had the final name before is untouched."""
-        if self._open:
-            self._open = False
-            try:
+        """Stop and leave nothing, if it is not closed; what had the final name before is untouched."""
+        try:
+            if self._open:
+                self._open = False
                 # On a full disk, closing the file fails once more on labels that nobody wants any longer.
                 with contextlib.suppress(OSError):
                     self._release()
-            finally:
-                atomic.remove(self.temporary)
+        finally:
+            atomic.remove(self.temporary)
 
     def __enter__(self) -> Self:
         return self
@@ -256,62 +256,6 @@ def write_labels(
         for z in range(stack.n_sections):
             writer.write(z, stack.read(z))
     return writer.path
-
-
-def resolve_target(path: str | os.PathLike[str], format: str | None, n_sections: int) -> tuple[Path, Format]:  # noqa: A002
-    """Return the final path and the format of labels to be written.
-
-    Parameters
-    ----------
-    path : path
-        As the user gave it.
-    format : str or None
-        As the user gave it.
-    n_sections : int
-        Several sections as PNG need a folder: ``.png`` is dropped from its name.
-
-    Raises
-    ------
-    DrososegError
-        If the format is unknown or cannot be told.
-    """
-    target = Path(path).expanduser()
-    ending = next((e for e in _ENDINGS if target.name.lower().endswith(e)), None)
-    if format is None and ending is None:
-        raise DrososegError(
-            f"The format of {target} cannot be told from its name: "
-            f"end it in .tif, .ome.tif or .zarr, or choose one of {', '.join(FORMATS)}."
-        )
-    if format is not None and format not in FORMATS:
-        raise DrososegError(f"There is no format '{format}': choose one of {', '.join(FORMATS)}.")
-    chosen: Format = format if format is not None else _ENDINGS[str(ending)]
-    if ending is None and chosen in _DEFAULT_ENDING:
-        target = target.with_name(target.name + _DEFAULT_ENDING[chosen])
-    if chosen == "png" and n_sections > 1 and ending == ".png":
-        target = target.with_suffix("")
-    return target, chosen
-
-
-def _check_replaceable(target: Path, chosen: Format) -> None:
-    """Files are replaced; of folders only empty ones and labels that this package wrote."""
-    folder = chosen == "ome-zarr" or (chosen == "png" and target.suffix.lower() != ".png")
-    if not target.exists():
-        return
-    if target.is_file():
-        if folder:
-            raise DrososegError(f"{target} is a file, and {chosen} labels are a folder: choose another name.")
-        return
-    if not folder:
-        raise DrososegError(f"{target} is a folder, and {chosen} labels are a file: choose another name.")
-    if any(target.iterdir()) and not _is_ours(target):
-        raise DrososegError(f"{target} exists and holds something else than labels: choose another name.")
-
-
-def _is_ours(target: Path) -> bool:
-    try:
-        return read_labels(target).classes is not None
-    except DrososegError:
-        return False
 
 
 def _as_uint8(values: NDArray[Any], path: Path) -> NDArray[np.uint8]:

@@ -7,14 +7,60 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_drososeg.classes import ClassTable
 from napari_drososeg.io.marks import KEY, make_mark
+from napari_drososeg.io.units import VoxelSize
 from napari_drososeg.io.writing import LabelsWriter
 
 if TYPE_CHECKING:
     import zarr
 
-_CHUNK = 1024
-_SMALLEST_LEVEL = 512
+CHUNK = 1024
+"""Longest edge of a chunk in y and x."""
+
+SMALLEST_LEVEL = 512
+"""Levels are added until the longest edge in y and x is at most this."""
+
+
+def label_attributes(name: str, classes: ClassTable, voxel_size: VoxelSize, n_levels: int) -> dict[str, Any]:
+    """Return the attributes of a multiscale label image: OME-Zarr 0.5, and our own mark.
+
+    Parameters
+    ----------
+    name : str
+        Of the image.
+    classes : ClassTable
+        Its colours and names are stored.
+    voxel_size : tuple of three float or None
+        (z, y, x) in nm.
+    n_levels : int
+        Arrays ``"0"``, ``"1"``, ...; each keeps every second pixel in y and x of the one before.
+    """
+    known = all(size is not None for size in voxel_size[1:])
+    scale = [1.0 if size is None else size for size in voxel_size]
+    axes: list[dict[str, str]] = []
+    for axis, size in zip("zyx", voxel_size, strict=True):
+        unit = {"unit": "nanometer"} if size is not None and known else {}
+        axes.append({"name": axis, "type": "space"} | unit)
+    datasets = [
+        {
+            "path": str(k),
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [scale[0], scale[1] * 2**k, scale[2] * 2**k]},
+            ],
+        }
+        for k in range(n_levels)
+    ]
+    colors = [{"label-value": c.value, "rgba": [*c.rgb, 255]} for c in classes]
+    properties = [{"label-value": c.value, "class": c.name} for c in classes]
+    return {
+        "ome": {
+            "version": "0.5",
+            "multiscales": [{"name": name, "axes": axes, "datasets": datasets, "type": "nearest"}],
+            "image-label": {"colors": colors, "properties": properties},
+        },
+        KEY: make_mark(classes, voxel_size),
+    }
 
 
 class ZarrWriter(LabelsWriter):
@@ -34,7 +80,7 @@ class ZarrWriter(LabelsWriter):
         step = 1
         while True:
             shape = (z, -(-y // step), -(-x // step))
-            chunk = (1, min(_CHUNK, shape[1]), min(_CHUNK, shape[2]))
+            chunk = (1, min(CHUNK, shape[1]), min(CHUNK, shape[2]))
             level = group.create_array(
                 str(len(self._levels)),
                 shape=shape,
@@ -45,38 +91,11 @@ class ZarrWriter(LabelsWriter):
                 config={"write_empty_chunks": True},
             )
             self._levels.append(level)
-            if max(shape[1:]) <= _SMALLEST_LEVEL:
+            if max(shape[1:]) <= SMALLEST_LEVEL:
                 break
             step *= 2
-        group.attrs.update(self._attributes())
+        group.attrs.update(label_attributes(self.name, self.classes, self.voxel_size, len(self._levels)))
         self._written: set[tuple[int, int, int]] = set()
-
-    def _attributes(self) -> dict[str, Any]:
-        known = all(size is not None for size in self.voxel_size[1:])
-        scale = [1.0 if size is None else size for size in self.voxel_size]
-        axes: list[dict[str, str]] = []
-        for axis, size in zip("zyx", self.voxel_size, strict=True):
-            unit = {"unit": "nanometer"} if size is not None and known else {}
-            axes.append({"name": axis, "type": "space"} | unit)
-        datasets = [
-            {
-                "path": str(k),
-                "coordinateTransformations": [
-                    {"type": "scale", "scale": [scale[0], scale[1] * 2**k, scale[2] * 2**k]},
-                ],
-            }
-            for k in range(len(self._levels))
-        ]
-        colors = [{"label-value": c.value, "rgba": [*c.rgb, 255]} for c in self.classes]
-        properties = [{"label-value": c.value, "class": c.name} for c in self.classes]
-        return {
-            "ome": {
-                "version": "0.5",
-                "multiscales": [{"name": self.name, "axes": axes, "datasets": datasets, "type": "nearest"}],
-                "image-label": {"colors": colors, "properties": properties},
-            },
-            KEY: make_mark(self.classes, self.voxel_size),
-        }
 
     def _write(self, z: int, values: NDArray[np.uint8], y0: int, x0: int) -> None:
         for k, level in enumerate(self._levels):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast
 
@@ -21,6 +22,7 @@ from napari_drososeg.errors import DrososegError
 DEFAULT_NETWORK = "unet"
 REGISTRY = Path(__file__).with_name("registry.json")
 SUFFIX = ".safetensors"
+REINSTALL = "Install napari-drososeg again."
 
 
 @dataclass(frozen=True)
@@ -37,21 +39,26 @@ class NetworkCard:
         The checkpoint; None while it is still to be downloaded.
     spec : NetworkSpec or None
         Its description; None while it is still to be downloaded.
-    sha256 : str
-        Of the file.
     n_bytes : int
         Size of the file.
     source : {"shipped", "user", "download"}
         Where it comes from.
+    promised : str
+        SHA-256 that the registry promises, empty where it says nothing. `find_network` holds the file to it.
     """
 
     name: str
     title: str
     path: Path | None
     spec: NetworkSpec | None
-    sha256: str
     n_bytes: int
     source: Literal["shipped", "user", "download"]
+    promised: str = ""
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file: what the registry promises, else taken from the file when first asked for."""
+        return self.promised if self.promised or self.path is None else _digest(self.path)
 
 
 def user_folder() -> Path:
@@ -67,47 +74,59 @@ def read_registry(path: Path = REGISTRY) -> dict[str, dict[str, object]]:
     return cast("dict[str, dict[str, object]]", json.loads(path.read_text(encoding="utf-8"))["networks"])
 
 
-@lru_cache(maxsize=256)
-def _checked(path: Path, _mtime_ns: int, n_bytes: int, expected: str) -> str:
-    """Return the SHA-256 of a file, computed once for each state of it; raise if it is not the expected one."""
-    found = sha256(path)
-    if expected and found != expected:
+def _digest(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise DrososegError(f"Cannot read the network '{path}': {error.strerror or error}.") from error
+
+
+def _checked(path: Path, promised: str) -> Path:
+    """Return `path`; raise if the file is not what the registry promises."""
+    if promised and _digest(path) != promised:
         raise DrososegError(
-            f"The network '{path}' is damaged ({n_bytes} bytes, wrong SHA-256): delete it or install again."
+            f"The network '{path}' is damaged ({path.stat().st_size} bytes, wrong SHA-256): {REINSTALL}"
         )
-    return found
+    return path
 
 
-def _card(path: Path, source: Literal["shipped", "user", "download"], expected: str = "") -> NetworkCard:
+def _card(path: Path, source: Literal["shipped", "user"], promised: str = "") -> NetworkCard:
     spec = load_spec(path)
-    stat = path.stat()
-    digest = _checked(path, stat.st_mtime_ns, stat.st_size, expected)
-    return NetworkCard(spec.name, spec.title, path, spec, digest, stat.st_size, source)
+    return NetworkCard(spec.name, spec.title, path, spec, path.stat().st_size, source, promised)
 
 
-def list_networks(registry: Path = REGISTRY) -> list[NetworkCard]:
+def list_networks(registry: Path = REGISTRY, *, left_out: list[str] | None = None) -> list[NetworkCard]:
     """List the networks that can be used: shipped ones first, then the user's own, then those to download.
 
-    A file in the user's folder that cannot be read is left out here; `find_network` says what is wrong with it.
+    Only descriptions are read, so that listing is quick; weights are checked when a network is used.
+
+    Parameters
+    ----------
+    registry : Path
+        The registry file.
+    left_out : list of str, optional
+        Told of every file that cannot be read and so is not listed, one sentence each; `find_network` says the same.
     """
-    cards: list[NetworkCard] = []
+    cards: dict[str, NetworkCard] = {}
     to_fetch: list[NetworkCard] = []
-    for name, row in read_registry(registry).items():
-        path = registry.parent / str(row["file"])
-        downloaded = user_folder() / str(row["file"])
-        if path.exists():
-            cards.append(_card(path, "shipped", str(row["sha256"])))
-        elif not downloaded.exists():
-            size = int(str(row["bytes"]))
-            to_fetch.append(NetworkCard(name, str(row["title"]), None, None, str(row["sha256"]), size, "download"))
-    for path in sorted(user_folder().glob(f"*{SUFFIX}")):
-        try:
-            card = _card(path, "user")
-        except DrososegError:
+    rows = read_registry(registry)
+    shipped = {registry.parent / str(row["file"]): str(row["sha256"]) for row in rows.values()}
+    for path in (*shipped, *sorted(user_folder().glob(f"*{SUFFIX}"))):
+        if not path.exists():
             continue
-        if card.name not in {c.name for c in cards}:
-            cards.append(card)
-    return cards + to_fetch
+        try:
+            card = _card(path, "shipped" if path in shipped else "user", shipped.get(path, ""))
+        except DrososegError as error:
+            if left_out is not None:
+                left_out.append(f"{error} {REINSTALL}" if path in shipped else str(error))
+            continue
+        cards.setdefault(card.name, card)
+    for name, row in rows.items():
+        files = (registry.parent / str(row["file"]), user_folder() / str(row["file"]))
+        if name not in cards and not any(file.exists() for file in files):
+            size = int(str(row["bytes"]))
+            to_fetch.append(NetworkCard(name, str(row["title"]), None, None, size, "download", str(row["sha256"])))
+    return [*cards.values(), *to_fetch]
 
 
 def find_network(name_or_path: str | Path, registry: Path = REGISTRY) -> Path:
@@ -123,7 +142,7 @@ def find_network(name_or_path: str | Path, registry: Path = REGISTRY) -> Path:
     Returns
     -------
     Path
-        The checkpoint; its description is known to be readable.
+        The checkpoint; its description is known to be readable, and a shipped file to be what was shipped.
 
     Raises
     ------
@@ -131,19 +150,35 @@ def find_network(name_or_path: str | Path, registry: Path = REGISTRY) -> Path:
         If there is no such network (the message names similar ones), or the file is damaged or cannot be fetched.
     """
     text = str(name_or_path)
+    rows = read_registry(registry)
     if text.endswith(SUFFIX) or os.sep in text:
         load_spec(text)
-        return Path(text)
+        shipped = {registry.parent / str(row["file"]): str(row["sha256"]) for row in rows.values()}
+        return _checked(Path(text), shipped.get(Path(text), ""))
     cards = list_networks(registry)
     for card in cards:
         if card.name == text:
-            return card.path if card.path is not None else _fetch(text, registry)
-    own = user_folder() / f"{text}{SUFFIX}"
-    if own.exists():
-        load_spec(own)
+            return _checked(card.path, card.promised) if card.path is not None else _fetch(text, registry)
+    _explain(text, rows, registry)
     names = [c.name for c in cards]
     near = difflib.get_close_matches(text, names, n=3) or names
     raise DrososegError(f"There is no network '{text}'. Did you mean: {', '.join(near)}?")
+
+
+def _explain(name: str, rows: Mapping[str, Mapping[str, object]], registry: Path) -> None:
+    """Raise with what is wrong with a file of this name that is there but cannot be listed; return if there is none."""
+    own = user_folder() / f"{name}{SUFFIX}"
+    ways_out = {own: ""}
+    if name in rows:
+        file, downloaded = str(rows[name]["file"]), "url" in rows[name]
+        again = " Delete it: it is downloaded again when it is next used." if downloaded else ""
+        ways_out = {registry.parent / file: f" {REINSTALL}", user_folder() / file: again, own: again}
+    for path, way_out in ways_out.items():
+        if path.exists():
+            try:
+                load_spec(path)
+            except DrososegError as error:
+                raise DrososegError(f"{error}{way_out}") from error
 
 
 def find_card(name_or_path: str | Path, registry: Path = REGISTRY) -> NetworkCard:

@@ -1,0 +1,192 @@
+"""What `study.py` writes: the study's tables with our columns, and a figure of errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+TITLES = {
+    "fcn8": "FCN8", "segnet": "SegNet", "unet": "U-Net", "r2unet": "R2U-Net", "attention-unet": "Attention U-Net",
+    "linknet": "LinkNet", "pspnet": "PSPNet", "fpn": "FPN", "deeplabv3plus": "DeepLabv3+", "transunet": "TransUNet",
+    "swin-unet": "Swin-Unet",
+}  # fmt: skip
+STUDY = {
+    "fcn8": (0.727, 0.858, 0.518, 0.805, 0.086),
+    "segnet": (0.785, 0.897, 0.647, 0.811, 0.011),
+    "unet": (0.837, 0.926, 0.745, 0.841, 0.079),
+    "r2unet": (0.840, 0.926, 0.747, 0.848, 0.074),
+    "attention-unet": (0.827, 0.924, 0.731, 0.825, 0.086),
+    "linknet": (0.821, 0.922, 0.732, 0.848, 0.082),
+    "pspnet": (0.795, 0.902, 0.676, 0.807, 0.064),
+    "fpn": (0.833, 0.924, 0.742, 0.887, 0.083),
+    "deeplabv3plus": (0.821, 0.909, 0.683, 0.870, 0.009),
+    "transunet": (0.778, 0.909, 0.702, 0.724, 0.021),
+    "swin-unet": (0.816, 0.918, 0.713, 0.818, 0.015),
+}
+"""The study's mIoU, IoU of cytoplasm, cell membrane and mitochondria, and seconds per image (i7-11800H)."""
+GOALS = {"best mIoU": 0.86, "best cell membrane": 0.78, "best mitochondria": 0.87}
+CREDIT = (
+    "Data: Gerhard, Funke, Martel, Cardona, Fetter, figshare 2013, doi 10.6084/m9.figshare.856713, CC BY-NC-SA 3.0."
+)
+
+
+def accuracy_table(rows: dict[str, Any]) -> list[str]:
+    """Return Table 1: the study's scores, ours pooled over all pixels, ours averaged over sections."""
+    lines = [
+        "| network | mIoU, study | mIoU, ours | difference | cytoplasm | cell membrane | mitochondria | averaged | "
+        "pixel accuracy | F1 |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in rows.items():
+        study, pooled = STUDY[name], row["pooled"]
+        classes = [f"{s:.3f} / {o:.3f}" for s, o in zip(study[1:4], pooled["iou"], strict=True)]
+        lines.append(
+            f"| {TITLES[name]} | {study[0]:.3f} | {pooled['mean_iou']:.4f} | {pooled['mean_iou'] - study[0]:+.3f} | "
+            f"{' | '.join(classes)} | {row['averaged']['mean_iou']:.4f} | {pooled['pixel_accuracy']:.4f} | "
+            f"{pooled['mean_f1']:.4f} |"
+        )
+    return lines
+
+
+def goals(rows: dict[str, Any]) -> list[str]:
+    """Return what was to be reached and what was."""
+    above = sum(row["pooled"]["mean_iou"] >= STUDY[name][0] for name, row in rows.items())
+    best = {
+        "best mIoU": max(row["pooled"]["mean_iou"] for row in rows.values()),
+        "best cell membrane": max(row["pooled"]["iou"][1] for row in rows.values()),
+        "best mitochondria": max(row["pooled"]["iou"][2] for row in rows.values()),
+    }
+    lines = [f"- {above} of {len(rows)} networks are at or above their row of the study."]
+    for name, goal in GOALS.items():
+        verdict = "reached" if best[name] >= goal else f"missed by {goal - best[name]:.3f}"
+        lines.append(f"- {name}: {best[name]:.4f}, goal {goal:.2f}: {verdict}.")
+    return lines
+
+
+def training_table(rows: dict[str, Any]) -> list[str]:
+    """Return how the scored networks were made."""
+    lines = ["| network | arguments | start | steps | minutes | MB |", "| --- | --- | --- | ---: | ---: | ---: |"]
+    for name, row in rows.items():
+        arguments = ", ".join(f"{k} {v}" for k, v in row["arguments"].items())
+        start = str(row["start"] or "random").split(",")[0]
+        lines.append(
+            f"| {TITLES[name]} | {arguments} | {start} | {row['steps']} | {row['minutes']} | {row['bytes'] / 1e6:.2f} |"
+        )
+    return lines
+
+
+def speed_table(rows: dict[str, Any]) -> list[str]:
+    """Return Table 2: seconds per 256 x 256 px image."""
+    ways = list(next(iter(rows.values())))
+    names = {"torch": "torch f32", "bf16": "OpenVINO bf16", "int8": "OpenVINO int8", "f32": "OpenVINO f32"}
+    head = " | ".join(names[w] for w in ways)
+    ratios = " | ".join(f"torch / {w}" for w in ways[1:])
+    lines = [f"| network | study | {head} | {ratios} |", "| --- |" + " ---: |" * (2 * len(ways))]
+    for name, row in rows.items():
+        seconds = " | ".join(f"{row[w]:.4f}" for w in ways)
+        gains = " | ".join(f"{row['torch'] / row[w]:.1f}" for w in ways[1:])
+        lines.append(f"| {TITLES[name]} | {STUDY[name][4]:.3f} | {seconds} | {gains} |")
+    return lines
+
+
+def protocol_table(rows: dict[str, Any]) -> list[str]:
+    """Return the scores by the study's own protocol."""
+    lines = [
+        "| network | mIoU, study | mIoU, ours | cytoplasm | cell membrane | mitochondria | epochs | ended by |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for name, row in rows.items():
+        iou = " | ".join(f"{v:.3f}" for v in row["averaged"]["iou"])
+        lines.append(
+            f"| {TITLES[name]} | {STUDY[name][0]:.3f} | {row['averaged']['mean_iou']:.4f} | {iou} | {row['epochs']} | "
+            f"{row['stopped']} |"
+        )
+    return lines
+
+
+def stamp(part: dict[str, Any]) -> str:
+    """Say when, where and from which commit a part was run."""
+    computer = part["machine"]
+    packages = ", ".join(f"{k} {computer[k]}" for k in ("torch", "openvino"))
+    return (
+        f"{part['date']}, commit {part['commit'][:10]}, {computer['processor']}, {computer['cores']} cores; {packages}."
+    )
+
+
+def report(result: dict[str, Any]) -> str:
+    """Return all parts that were run as one Markdown page."""
+    blocks = [
+        "# The study's tables",
+        "Made by `python benchmarks/study.py`. The reference study is *Supervised Deep Learning methods for semantic "
+        "image segmentation* (Canopee Data Science Practice): eleven networks on the public Drosophila stack. Its test "
+        "tiles come from the same sections as its training tiles, next to them and just above and below them; ours in "
+        "the first table come from sections that no training tile came from.",
+    ]
+    if part := result.get("leak-free"):
+        blocks += [
+            "## Table 1: accuracy without leaks",
+            f"Trained on sections 00-11, scored on {part['sections']}: {stamp(part)} IoU pooled over all pixels, "
+            "*study / ours* for each class; *averaged* is the mean of the sections' mIoUs. Labels as "
+            f"`drososeg predict` gives them. Data SHA-256 {part['data_sha256'][:16]}.",
+            "\n".join(accuracy_table(part["rows"])),
+            "\n".join(goals(part["rows"])),
+            "How these were made. Training is by cross entropy, AdamW and a one-cycle schedule on batches of eight "
+            "patches of 256 px (`scripts/train_zoo.py`), at reduced width, on the processor alone. *encoder of unet* "
+            "means that the VGG16 encoder came from the U-Net of this table, where others start from ImageNet's.",
+            "\n".join(training_table(part["rows"])),
+            "![Errors of each network](benchmark.png)",
+            f"Section 13, a quarter of it: image, truth, and in yellow what each network got wrong. {CREDIT}",
+        ]
+    if part := result.get("speed"):
+        blocks += [
+            "## Table 2: seconds per image of 256 x 256 px",
+            f"From grey values to labels, median of {part['turns']} turns that all networks took together: "
+            f"{stamp(part)} The study's column was measured on an i7-11800H with eight cores and full-width networks.",
+            "\n".join(speed_table(part["rows"])),
+        ]
+    if part := result.get("protocol"):
+        blocks += [
+            "## The study's own protocol",
+            f"Random split of 256 x 256 px tiles, focal loss, its augmentation and schedule: {stamp(part)} IoU "
+            "averaged over the test tiles, as the study does. Tiles of neighbouring sections share content, so these "
+            "scores leak. Where fewer than 300 epochs were allowed, the protocol was cut short.",
+            "\n".join(protocol_table(part["rows"])),
+        ]
+    else:
+        blocks += ["The study's own protocol was not run: `--parts protocol` runs it; on a processor it takes days."]
+    return "\n\n".join(blocks) + "\n"
+
+
+def write_figure(
+    path: Path, image: NDArray[np.uint8], truth: NDArray[np.uint8], predictions: dict[str, NDArray[np.uint8]]
+) -> None:
+    """Draw a crop of the image, its truth and each network's errors in yellow."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    from napari_drososeg.classes import DROSOPHILA_CLASSES
+    from napari_drososeg.evaluation import error_map
+    from napari_drososeg.metrics import Scores, confusion_matrix
+
+    crop = slice(0, 512), slice(0, 512)
+    colours = np.array([(0, 0, 0)] + [tuple(bytes.fromhex(c.color[1:])) for c in DROSOPHILA_CLASSES], np.uint8)
+    panels = {"image": np.stack([image[crop]] * 3, -1), "truth": colours[truth[crop]]}
+    for name, labels in predictions.items():
+        scores = Scores.from_confusion(confusion_matrix(truth[crop], labels[crop], len(DROSOPHILA_CLASSES)))
+        panels[f"{TITLES[name]}, mIoU {scores.mean_iou:.3f}"] = error_map(labels[crop], truth[crop], image[crop] // 2)
+    columns = 5
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(2.6 * columns, 2.8 * rows))
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (title, panel) in zip(axes.flat, panels.items(), strict=False):
+        axis.imshow(panel)
+        axis.set_title(title, fontsize=9)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,153 @@
+"""What of a comparison cannot work, and why: known before the click."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels, Layer
+
+from napari_drososeg._widgets.layers import shape_of
+from napari_drososeg._widgets.writer import classes_of
+from napari_drososeg.classes import ClassTable
+
+MAX_CHECKED = 64_000_000
+"""Pixels in memory up to which all sections are looked at before the click; beyond, and on disk, when they are read."""
+
+
+def propose(layers: Sequence[Labels], labels: Layer | None, truth: Layer | None) -> tuple[Layer | None, Layer | None]:
+    """Say which layers to compare where the user did not: what a network made against what it did not.
+
+    Parameters
+    ----------
+    layers : sequence of Labels
+        What there is.
+    labels, truth : Layer or None
+        What the user chose; it is kept if it is still there.
+    """
+    labels, truth = (chosen if any(chosen is layer for layer in layers) else None for chosen in (labels, truth))
+    predicted = sorted(layers, key=lambda layer: "network" not in _record(layer))
+    if labels is None:
+        labels = next((layer for layer in predicted if layer is not truth), truth)
+    if truth is None:
+        truth = next((layer for layer in reversed(predicted) if layer is not labels), labels)
+    return labels, truth
+
+
+def _record(layer: Layer) -> dict[str, Any]:
+    record = layer.metadata.get("drososeg")
+    return record if isinstance(record, dict) else {}
+
+
+def classes_for(labels: Labels, truth: Layer) -> ClassTable:
+    """Class table of the labels, else of the truth, else of the shipped networks."""
+    source = labels if _record(labels).get("classes") else truth
+    return classes_of({"metadata": source.metadata})
+
+
+def layer_problem(layer: Layer | None) -> str | None:
+    """Why a layer cannot be compared at all, or None."""
+    if layer is None:
+        return "There is no labels layer yet; open or make one first."
+    if not isinstance(layer, Labels):
+        return (
+            f"'{layer.name}' is an image layer, not labels: click it with the right button in the layer list and "
+            "choose Convert to Labels."
+        )
+    if layer.ndim not in (2, 3):
+        return f"'{layer.name}' has {layer.ndim} axes; labels have two (Y, X) or three (Z, Y, X)."
+    if 0 in shape_of(layer):
+        return f"'{layer.name}' is empty; choose another layer."
+    return None
+
+
+class KnownValues:
+    """Largest and smallest values of layers in memory, kept until `forget`."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, tuple[int, ...]], tuple[int, int]] = {}
+
+    def forget(self) -> None:
+        """Look again next time: somebody painted."""
+        self._kept.clear()
+
+    def of(self, layer: Labels, sections: tuple[int, ...]) -> tuple[int, int] | None:
+        """Smallest and largest value in some sections; None where looking would take long."""
+        data = layer.data[0] if layer.multiscale else layer.data
+        size = len(sections) * int(np.prod(shape_of(layer)[1:], dtype=np.int64))
+        if not isinstance(data, np.ndarray) or isinstance(data, np.memmap) or size > MAX_CHECKED:
+            return None
+        key = (id(layer), sections)
+        if key not in self._kept:
+            parts = [data if data.ndim == 2 else data[z] for z in sections]
+            self._kept[key] = (min(int(p.min()) for p in parts), max(int(p.max()) for p in parts))
+        return self._kept[key]
+
+
+def problems(
+    labels: Layer | None, truth: Layer | None, sections: tuple[int, ...], values: KnownValues
+) -> dict[str, str]:
+    """List the fields that cannot work.
+
+    Parameters
+    ----------
+    labels, truth : Layer or None
+        What is chosen.
+    sections : tuple of int
+        Which sections are to be compared.
+    values : KnownValues
+        Looks into the layers.
+
+    Returns
+    -------
+    dict of str to str
+        Field name to reason, in the order of the form; empty when Evaluate can be pressed.
+    """
+    found = {"labels": layer_problem(labels), "truth": layer_problem(truth)}
+    if not any(found.values()):
+        assert isinstance(labels, Labels)
+        assert isinstance(truth, Labels)
+        found["truth"] = pair_problem(labels, truth)
+        if found["truth"] is None:
+            classes = classes_for(labels, truth)
+            found["labels"] = value_problem(labels, sections, classes, values)
+            found["truth"] = value_problem(truth, sections, classes, values) or empty_problem(truth, sections, values)
+    return {name: reason for name, reason in found.items() if reason}
+
+
+def pair_problem(labels: Labels, truth: Labels) -> str | None:
+    """Why two layers cannot be compared with each other, or None."""
+    if truth is labels:
+        return "Labels and truth are the same layer; choose the one that is right as the truth."
+    ours, theirs = shape_of(labels), shape_of(truth)
+    if ours != theirs:
+        return f"'{truth.name}' is {_size(theirs)} and '{labels.name}' {_size(ours)}; choose layers of the same size."
+    tables = [classes_of({"metadata": x.metadata}).names for x in (labels, truth) if _record(x).get("classes")]
+    if len(set(tables)) > 1:
+        said, right = (", ".join(names) for names in tables)
+        return f"The classes of the layers differ ({said}; {right}); choose layers with the same classes."
+    return None
+
+
+def value_problem(layer: Labels, sections: tuple[int, ...], classes: ClassTable, values: KnownValues) -> str | None:
+    """Why the values of a layer are no classes, or None."""
+    known = values.of(layer, sections)
+    if known is None or (known[0] >= 0 and known[1] <= len(classes)):
+        return None
+    wrong = known[0] if known[0] < 0 else known[1]
+    named = ", ".join(f"{c.value} {c.name}" for c in classes)
+    return f"'{layer.name}' holds the label {wrong}, which is no class ({named}); repaint it or choose another layer."
+
+
+def empty_problem(truth: Labels, sections: tuple[int, ...], values: KnownValues) -> str | None:
+    """Why there is nothing to compare with, or None."""
+    known = values.of(truth, sections)
+    if known is None or known[1] > 0:
+        return None
+    where = "this section" if len(sections) == 1 and shape_of(truth)[0] > 1 else "any section"
+    return f"Nothing is labelled in {where} of '{truth.name}'; choose another truth or other sections."
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    return " × ".join(map(str, shape if shape[0] > 1 else shape[1:]))

@@ -1,0 +1,103 @@
+"""A form in a scroll area: lines of a title and controls, and a mark for those that cannot work."""
+
+from __future__ import annotations
+
+from magicgui.widgets import ComboBox, Container, Label
+from magicgui.widgets.bases import Widget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+
+MARK = "⚠ "
+
+
+class Life:
+    """Whether a widget is at its end; outlives the Qt object, for what comes back from threads afterwards."""
+
+    over = False
+
+
+class FieldForm(QScrollArea):
+    """A column of fields, usable at a width of 320 px; taller windows show all, lower ones scroll.
+
+    Parameters
+    ----------
+    widest : str
+        Longest title of a field: all titles are as wide, so that the fields line up.
+    """
+
+    def __init__(self, widest: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setMinimumWidth(320)
+        body = QWidget()
+        self._layout = QVBoxLayout(body)
+        self._layout.setContentsMargins(6, 6, 6, 6)
+        self._layout.setSpacing(4)
+        self._widest = widest
+        self._fields: dict[str, tuple[str, Label, Widget, str]] = {}
+        self.setWidget(body)
+        life = self._life = Life()
+        self.destroyed.connect(lambda: setattr(life, "over", True))  # not a method: it would be gone by then
+
+    @property
+    def _closed(self) -> bool:
+        return self._life.over
+
+    def row(self, name: str, title: str, *widgets: Widget) -> Container:
+        """Make a line of the form: title, then controls. The first control carries the mark's reason."""
+        label = Label(value=title)
+        width = label.native.fontMetrics().horizontalAdvance(f"{MARK}{self._widest}") + 14
+        label.native.setFixedWidth(width)
+        row = Container(widgets=[label, *widgets], layout="horizontal", labels=False, name=f"{name}_row")
+        row.margins = (0, 0, 0, 0)
+        for widget in widgets:
+            narrow(widget)
+        self._fields[name] = (title, label, widgets[0], widgets[0].tooltip or "")
+        return row
+
+    def mark(self, name: str, reason: str | None) -> None:
+        """Mark a field as one that cannot work (or needs a look), or take the mark away.
+
+        The mark is a sign before its label and the reason in its tooltip; never a colour alone.
+        """
+        title, label, field, tip = self._fields[name]
+        label.value = f"{MARK}{title}" if reason else title
+        chosen = field.current_choice if isinstance(field, ComboBox) else ""  # which may be longer than its field
+        lines = [reason, chosen, tip]
+        field.tooltip = label.tooltip = "\n\n".join(line for line in lines if line)
+
+    def marked(self, name: str) -> bool:
+        """Whether a field is marked."""
+        return self._fields[name][1].value.startswith(MARK)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields that can be marked."""
+        return tuple(self._fields)
+
+
+def narrow(combo: Widget) -> None:
+    """Let a combo be narrower than its longest choice, so that long layer names do not widen the window."""
+    native = combo.native
+    if isinstance(native, QComboBox):
+        native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        native.setMinimumContentsLength(6)
+        native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+
+
+def small(button: Widget) -> None:
+    """Let a button be as wide as its text."""
+    button.native.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Fixed)
+    width = button.native.fontMetrics().horizontalAdvance(button.native.text()) + 20
+    button.native.setMinimumWidth(width)
+
+
+def wrap(label: Widget) -> None:
+    """Let a text take as many lines as it needs, and be copied."""
+    native = label.native
+    if isinstance(native, QLabel):
+        native.setWordWrap(True)
+        native.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)

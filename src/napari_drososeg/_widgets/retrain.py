@@ -1,0 +1,300 @@
+"""The Annotate & retrain widget: paint over what is wrong, press Retrain, look again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import QApplication, QWidget
+
+from napari_drososeg._widgets import files
+from napari_drososeg._widgets.job import duration
+from napari_drososeg._widgets.layers import Target, file_of
+from napari_drososeg._widgets.leaving import WindowWatch
+from napari_drososeg._widgets.retrain_choice import REMEMBERED
+from napari_drososeg._widgets.round_actions import RoundActions
+from napari_drososeg._widgets.training_run import Stage, TrainingRun, image_file
+from napari_drososeg._widgets.training_state import command_line, remember_speed
+from napari_drososeg._widgets.work import LONG_SECONDS
+from napari_drososeg.errors import DrososegError
+
+if TYPE_CHECKING:
+    import napari
+
+    from napari_drososeg._widgets.annotating import ImageAnnotation
+    from napari_drososeg.workspace.recipes import RetrainSettings
+
+TICK_MS, BUSY_MS = 250, 20
+"""Between two looks at what was painted, and between two pieces of work while there is some."""
+KEYS = {"Shift-R": "toggle_reviewed", "Shift-N": "next_place", "Shift-T": "retrain_or_stop"}
+
+
+class RetrainWidget(RoundActions):
+    """Correct labels by painting, and train a better network from that.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        The viewer whose layers are read and painted on. napari gives plugins a proxy of it.
+    """
+
+    def __init__(self, napari_viewer: napari.Viewer, parent: QWidget | None = None) -> None:
+        # the proxy hands out proxies of layers, which are not equal to those that the layer combos hand out
+        super().__init__(getattr(napari_viewer, "__wrapped__", napari_viewer), parent)
+        self.training = TrainingRun(self)
+        self._trained: tuple[ImageAnnotation, Target | None, RetrainSettings, str] | None = None
+        self._ticking = QTimer(self)
+        self._ticking.setInterval(TICK_MS)
+        self._ticking.timeout.connect(self.tick)
+        self.restore()
+        self.load_networks()
+        self._connect()
+        self.reset_choices()
+        self._ticking.start()
+        for module in ("pandas", "zarr"):  # which the first stroke needs: a thread loads them while the user looks on
+            create_worker(import_module, module, _start_thread=True)
+
+    def _connect(self) -> None:
+        self.image.changed.connect(self.reset_choices)
+        self.labels.changed.connect(self._labels_chosen)
+        self.start.changed.connect(self._start_picked)
+        for name in REMEMBERED:  # at once: napari closes its widgets in more ways than can be waited for
+            getattr(self, name).changed.connect(self.remember)
+        for field in (self.steps, self.outline):
+            field.changed.connect(self.update_state)
+        self.open_button.clicked.connect(lambda: files.open_menu(self, self.viewer, self.open_button.native))
+        self.sample_button.clicked.connect(lambda: self._open_sample())
+        self.run_button.clicked.connect(self.retrain_or_stop)
+        self.copy_button.clicked.connect(self._copy)
+        self.training.changed.connect(self.show_run)
+        self.training.finished.connect(self._trained_one)
+        self.connect_reviewing()
+        self.connect_rounds()
+        events = self.viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered, events.renamed):
+            event.connect(self.reset_choices)
+        self.viewer.dims.events.point.connect(self._look_later)
+        for key, name in KEYS.items():
+            self.viewer.bind_key(key, self._key(name), overwrite=True)
+        self._watch = WindowWatch(self.viewer.window._qt_window, self.stop, self)
+
+    def _key(self, name: str) -> Callable[[Any], None]:
+        def pressed(_viewer: Any) -> None:
+            if not self._closed:
+                getattr(self, name)()
+
+        return pressed
+
+    def _start_picked(self) -> None:
+        self._start_chosen = True
+        self.update_state()
+
+    def _labels_chosen(self) -> None:
+        self.load_networks()
+        self.update_state()
+
+    # ---------------------------------------------------------------- what is painted
+
+    def tick(self) -> None:
+        """Keep what was painted, a little at a time."""
+        if self._closed:
+            return
+        busy, news = False, False
+        for annotation in self.annotations.values():
+            before = annotation.news
+            busy |= annotation.tick()
+            news |= annotation.news != before
+            if annotation.refused:
+                n, annotation.refused = annotation.refused, 0
+                show_info(f"{n:,} pixels were painted with a label that is no class: they were given back.")
+        self._ticking.setInterval(BUSY_MS if busy else TICK_MS)
+        if news:
+            self._look_later()
+
+    # ---------------------------------------------------------------- what is shown
+
+    def update_state(self) -> None:
+        """Bring marks, texts and buttons up to date with what is chosen."""
+        if self._closed:
+            return
+        image, annotation, target = self._image, self.annotation, self.target
+        foreign = self.labels.value is not None and target is None
+        self.empty.visible = image is None
+        self.new_button.enabled = annotation is not None
+        self.begin.visible = annotation is not None and self.labels.value is None
+        self.foreign.visible = foreign
+        self.show_annotation()
+        self.show_rounds()
+        self.show_efforts()
+        if annotation is not None:
+            kept = annotation.folder
+            self.folder_text.value = f"Kept in {kept.parent.name}/{kept.name}"
+            self.folder_text.tooltip = str(kept)
+        problems = self.problems()
+        for name in self.fields:
+            self.mark(name, problems.get(name))
+        self.show_run(problems)
+
+    def show_run(self, problems: dict[str, str] | None = None) -> None:
+        """Show what goes on."""
+        if self._closed:
+            return
+        training, repainting = self.training, self.repainter
+        if problems is None:
+            problems = {} if training.busy else self.problems()
+        for part in (self.choice, self.advanced, self.effort):
+            part.enabled = not training.busy
+        reason = "" if training.busy else next(iter(problems.values()), "")
+        self.problem.value, self.problem.visible = reason, bool(reason)
+        self._show_button(problems, reason)
+        self._show_progress()
+        annotation = self._trained[0] if training.busy and self._trained else self.annotation
+        if annotation is not None and training.state.losses:
+            locked = annotation.overview is not None and bool(annotation.overview.locked.any())
+            self.plot.draw(training.state, annotation.classes, locked)
+        self.plot.setVisible(bool(training.state.losses))
+        can_copy = annotation is not None and annotation.workspace is not None and not training.busy
+        self.copy_button.enabled = can_copy
+        self.copy_button.tooltip = (
+            "Puts the command line for the same round on the clipboard, to train it without a screen."
+            if can_copy
+            else "Nothing is annotated yet, so there is nothing that the command line could learn from."
+        )
+        self.next_button.enabled = annotation is not None and self.can_suggest and not repainting.runner.busy
+
+    def _show_button(self, problems: dict[str, str], reason: str) -> None:
+        button, training = self.run_button, self.training
+        if training.busy:
+            button.text = "Stopping" if training.stage is Stage.STOPPING else "Stop"
+            button.enabled = training.stage is Stage.TRAINING
+            button.tooltip = "Ends the training now. The best network so far is kept as a round."
+        else:
+            button.text, button.enabled = "Retrain", not problems
+            button.tooltip = reason or (
+                "Trains a new network from everything that is annotated, and predicts with it what you look at, then "
+                "the rest. What you painted stays. You can go on painting meanwhile."
+            )
+
+    def _show_progress(self) -> None:
+        training, runner = self.training, self.repainter.runner
+        busy = training.busy or self.repainter.busy
+        fraction = training.state.fraction if training.busy else runner.fraction
+        self.progress.visible = busy
+        self.progress.max = 0 if busy and fraction is None else 100
+        self.progress.value = 0 if fraction is None else int(100 * fraction)
+        if training.busy:
+            stopping = "Stopping: " if training.stage is Stage.STOPPING else ""
+            self.status.value = "\n".join((f"{stopping}{training.state.words}", *training.state.notices))
+        elif self.repainter.busy:
+            left = runner.seconds_left
+            rest = f", {duration(left)} left" if left is not None else ""
+            self.status.value = f"{self.outcome}\nPredicting with the new network{rest} …".strip()
+        else:
+            self.status.value = self.outcome
+
+    # ---------------------------------------------------------------- what the buttons do
+
+    def retrain_or_stop(self) -> None:
+        """Train a round, or end the one that is trained: the one big button."""
+        if self.training.busy:
+            self.training.stop()
+            return
+        annotation = self.annotation
+        try:
+            if annotation is not None and annotation.workspace is not None:
+                annotation.flush()
+            if annotation is None or self.problems():
+                self.update_state()
+                return
+            workspace, settings = annotation.open(), self.settings()
+        except (DrososegError, OSError) as error:
+            self._say(str(error), failed=True)
+            return
+        self.question.visible = False
+        self.repainter.cancel()
+        self._trained = annotation, self.target, settings, self.kind
+        find = partial(image_file, annotation.stack, workspace, file_of(annotation.image), settings.predict)
+        self.training.start(workspace.folder, settings, find, annotation.image.name)
+        self.update_state()
+
+    def _trained_one(self, error: str | None) -> None:
+        if self._closed or self._trained is None:
+            return
+        annotation, target, settings, kind = self._trained
+        state, wall = self.training.state, self.training.wall
+        if error is not None:
+            self._say(error, failed=True)
+        elif state.round is None:
+            self._say("Stopped before anything was learnt.")
+        else:
+            remember_speed(kind, settings, state, wall)
+            self.finder.forget()
+            number, verdict = state.round["number"], state.round["verdict"]
+            took = f"Round {number} in {duration(wall)}"
+            self._say(f"{took}. {verdict}")
+            if state.round["adopted"]:
+                self.show_round(annotation, target, number)
+            else:
+                self.ask(annotation, target, number)
+            if wall > LONG_SECONDS:
+                show_info(f"{annotation.image.name}: {took}. {verdict}")
+        self.load_networks()
+        self.update_state()
+
+    def _say(self, text: str, *, failed: bool = False) -> None:
+        self.outcome = f"Failed: {text}" if failed else text
+        if failed:
+            show_error(text)
+        self._show_progress()
+
+    def _open_sample(self) -> None:
+        self.sample_button.enabled, self.sample_button.text = False, "Opening …"
+
+        def finished() -> None:
+            if not self._closed:
+                self.sample_button.enabled, self.sample_button.text = True, "Open the sample stack"
+
+        files.open_sample(self.viewer, finished)
+
+    def _copy(self) -> None:
+        annotation = self.annotation
+        if annotation is None or annotation.workspace is None:
+            return
+        path = file_of(annotation.image) if annotation.workspace.image.path is None else None
+        QApplication.clipboard().setText(command_line(annotation.folder, self.settings(), path))
+        self._say("The command is on the clipboard.")
+
+    # ---------------------------------------------------------------- the end
+
+    def closeEvent(self, event: Any) -> None:
+        """Stop what goes on; what was painted is kept."""
+        self.stop()
+        super().closeEvent(event)
+
+    def stop(self) -> None:
+        """Keep what was painted, stop timers, training and prediction, and let go of the viewer."""
+        if self._closed:
+            return
+        self._life.over = True
+        for each in (self._later, self._ticking, self._watch):
+            each.stop()
+        self.training.close()
+        self.stop_rounds()
+        self.drawer.cancel()
+        for annotation in self.annotations.values():
+            annotation.close()
+        self.annotations.clear()
+        for key in KEYS:
+            self.viewer.bind_key(key, None)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Stop when napari takes the widget out of its dock: it does not close it then."""
+        removed = event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None
+        if removed and hasattr(self, "training"):
+            self.stop()
+        return bool(super().event(event))

@@ -1,0 +1,292 @@
+"""What the Annotate & retrain form says: image, labels layer, network to start from, and how a round is trained."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Labels
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QWidget
+
+from napari_drososeg._widgets import preferences
+from napari_drososeg._widgets.annotating import ImageAnnotation, is_workspace
+from napari_drososeg._widgets.choice import PIXEL_SIZE_KEY
+from napari_drososeg._widgets.error_maps import is_error_map
+from napari_drososeg._widgets.job import duration
+from napari_drososeg._widgets.layers import Target, Targets, file_of, image_problem, shape_of, stack_of, voxel_size_of
+from napari_drososeg._widgets.retrain_form import RetrainForm
+from napari_drososeg._widgets.training_state import SECTION, expected_seconds
+from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
+from napari_drososeg.errors import DrososegError
+from napari_drososeg.workspace import START, default_folder
+from napari_drososeg.workspace.identity import ImageIdentity
+from napari_drososeg.workspace.recipes import EFFORTS, SCRATCH, RetrainSettings
+from napari_drososeg.zoo import DEFAULT_NETWORK, NetworkCard, list_networks, user_folder
+
+if TYPE_CHECKING:
+    import napari
+
+REMEMBERED = ("effort", "loss", "rate", "augmentation", "steps", "afterwards", "outline")
+FOLDER_KEY = "drososeg_workspace"
+"""Key in an image layer's metadata under which a chosen folder is kept: it belongs to the image."""
+IN_USE = ""
+"""Choice of the network to start from that stands for the round in use."""
+
+
+class RetrainChoice(RetrainForm):
+    """The form with its meaning. Says nothing of training.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer whose layers are read.
+    """
+
+    def __init__(self, viewer: napari.Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.viewer = viewer
+        self.targets = Targets(viewer)
+        self.cards: list[NetworkCard] = []
+        self.annotations: dict[Image, ImageAnnotation] = {}
+        self._image: Image | None = None
+        self._start_chosen = False  # by the user, for this image
+        self._later = QTimer(self)
+        self._later.setSingleShot(True)
+        self._later.setInterval(150)
+        self._later.timeout.connect(self.update_state)
+
+    def update_state(self) -> None:
+        """Bring marks, texts and buttons up to date with what is chosen."""
+        raise NotImplementedError
+
+    def restore(self) -> None:
+        """Take what was chosen last time."""
+        for name, value in preferences.load(SECTION).items():
+            if name in REMEMBERED:
+                with contextlib.suppress(ValueError, TypeError):  # a choice of an older version
+                    getattr(self, name).value = value
+
+    def remember(self, _changed: Any = None) -> None:
+        """Keep what is chosen for the next time."""
+        before = preferences.load(SECTION)
+        choices = {name: getattr(self, name).value for name in REMEMBERED}
+        if {**before, **choices} != before:
+            preferences.save(SECTION, {**before, **choices})
+
+    def _look_later(self, _event: Any = None) -> None:
+        if not self._closed and not self._later.isActive():
+            self._later.start()
+
+    # ---------------------------------------------------------------- image and labels
+
+    def reset_choices(self, _event: Any = None) -> None:
+        """Read the viewer's layers again. napari calls this when layers come, go or are renamed."""
+        if self._closed:
+            return
+        for image in [i for i in self.annotations if i not in self.viewer.layers]:
+            self.annotations.pop(image).close()
+        self.image.reset_choices()
+        self._image_changed()
+        self._fill_labels()
+        self.update_state()
+
+    def _image_changed(self) -> None:
+        image = self.image.value
+        if image is self._image:
+            return
+        if self._image is not None:
+            with contextlib.suppress(TypeError, ValueError, RuntimeError):
+                self._image.events.data.disconnect(self._data_changed)
+        self._image, self._start_chosen = image, False
+        if image is not None:
+            image.events.data.connect(self._data_changed)
+        self._open_annotation()
+        self._fill_labels()
+        self.load_networks()
+
+    def _data_changed(self, _event: Any = None) -> None:
+        """Begin anew: the layer shows other pixels, and what was annotated belongs to those before."""
+        if not self._closed and self._image in self.annotations:
+            self.annotations.pop(self._image).close()
+            self._open_annotation()
+            self._look_later()
+
+    def _open_annotation(self) -> None:
+        image = self._image
+        if image is None or image_problem(image) or image in self.annotations:
+            return
+        try:
+            self.annotations[image] = ImageAnnotation(self.viewer, image, folder_of(image), self._new_classes())
+        except (DrososegError, OSError):  # an image that cannot be read; `problems` says so
+            return
+
+    @property
+    def annotation(self) -> ImageAnnotation | None:
+        """The annotation of the chosen image."""
+        return self.annotations.get(self._image) if self._image is not None else None
+
+    def _fill_labels(self) -> None:
+        chosen, found = self.labels.value, self._labels_layers()
+        with self.labels.changed.blocked():
+            self.labels.choices = [(layer.name, layer) for layer in found]
+            ours = [layer for layer in found if self.targets.of_layer(layer) is not None]
+            if chosen in found and (chosen in ours or not ours):
+                self.labels.value = chosen
+            elif ours:
+                self.labels.value = ours[-1]
+
+    def _labels_layers(self) -> list[Labels]:
+        """Labels layers on the grid of the image."""
+        if self._image is None or image_problem(self._image):
+            return []
+        shape = shape_of(self._image)[3 - self._image.ndim :]
+        here = {id(t.layer) for t in self.targets.of_image(self._image)}
+        found = []
+        for layer in self.viewer.layers:
+            if not isinstance(layer, Labels) or is_error_map(layer) or layer.multiscale:
+                continue
+            of_other = self.targets.of_layer(layer) is not None and id(layer) not in here
+            if tuple(layer.data.shape) == shape and not of_other:
+                found.append(layer)
+        return found
+
+    @property
+    def target(self) -> Target | None:
+        """The chosen labels layer, if it is one of ours."""
+        return self.targets.of_layer(self.labels.value) if self.labels.value is not None else None
+
+    def _new_classes(self) -> ClassTable:
+        """Classes of new labels: those of the chosen layer, else of the network to start from."""
+        if (target := self.target) is not None:
+            return target.classes
+        card = self.start_card
+        return card.spec.classes if card is not None and card.spec is not None else DROSOPHILA_CLASSES
+
+    # ---------------------------------------------------------------- the network to start from
+
+    def load_networks(self) -> None:
+        """Read the list of networks again, and offer the round in use first."""
+        try:
+            self.cards = list_networks(left_out=[])
+        except (DrososegError, OSError, ValueError, KeyError, TypeError):  # a damaged registry
+            self.cards = []
+        number = self.in_use
+        choices = [(f"round {number}, in use", IN_USE)] if number != START else []
+        choices += [(card.title, card.name) for card in self.cards] + [("from scratch", SCRATCH)]
+        chosen, names = self.start.value, [name for _, name in choices]
+        target = self.target
+        wanted = [chosen] if self._start_chosen else []
+        wanted += [IN_USE, target.network if target is not None else None, DEFAULT_NETWORK]
+        with self.start.changed.blocked():
+            self.start.choices = choices
+            self.start.value = next((name for name in wanted if name in names), SCRATCH)
+
+    @property
+    def in_use(self) -> int:
+        """Number of the round in use, `START` if there is none."""
+        workspace = self.annotation.workspace if self.annotation is not None else None
+        return workspace.rounds.in_use if workspace is not None else START
+
+    @property
+    def start_card(self) -> NetworkCard | None:
+        """The chosen network of the zoo; None for a round and for scratch."""
+        return next((c for c in self.cards if c.name == self.start.value), None)
+
+    # ---------------------------------------------------------------- how
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Pixel size in nm: of the layer, as answered in the Segment widget, or as the workspace knows it."""
+        if self._image is None:
+            return None
+        _, y, x = voxel_size_of(self._image)
+        if y is not None and x is not None:
+            return (y + x) / 2
+        answered = self._image.metadata.get(PIXEL_SIZE_KEY)
+        if answered:
+            return float(answered)
+        workspace = self.annotation.workspace if self.annotation is not None else None
+        return workspace.pixel_size if workspace is not None else None
+
+    def settings(self) -> RetrainSettings:
+        """How a round is trained, as the form says it."""
+        size = self.pixel_size
+        return RetrainSettings(
+            start=self.start.value if self.start.value != IN_USE else None,
+            effort=self.effort.value,
+            steps=self.steps.value or None,
+            learning_rate=self.rate.value or None,
+            loss=self.loss.value,
+            augmentation=self.augmentation.value,
+            pixel_size=round(size, 4) if size is not None else None,
+            predict=(self.annotation.section,) if self.annotation is not None else (),
+        )
+
+    @property
+    def kind(self) -> str:
+        """What the expected time belongs to."""
+        if self.start.value != IN_USE:
+            return str(self.start.value)
+        target = self.target
+        return target.network if target is not None and target.network else SCRATCH
+
+    def show_efforts(self) -> None:
+        """Say behind each effort how long it takes on this machine, where that is known."""
+        names = {}
+        for effort in EFFORTS:
+            seconds = expected_seconds(self.kind, effort, self.steps.value or None)
+            names[effort] = f"{effort}, about {duration(seconds)}" if seconds is not None else effort
+        if list(names.values()) != [self.effort.native.itemText(i) for i in range(len(names))]:
+            for i, text in enumerate(names.values()):
+                self.effort.native.setItemText(i, text)
+
+    def problems(self) -> dict[str, str]:
+        """Fields that cannot work, with the reason, in the order of the form."""
+        found: dict[str, str | None] = {"image": image_problem(self._image)}
+        annotation, target, card = self.annotation, self.target, self.start_card
+        if not found["image"] and annotation is None:
+            found["image"] = "This image cannot be read; look at its file."
+        if annotation is not None:
+            found["labels"] = self._labels_problem(annotation, target)
+            names = annotation.classes.names
+            if card is not None and card.spec is not None and card.spec.classes.names != names:
+                found["start"] = (
+                    f"{card.title} knows other classes ({', '.join(card.spec.classes.names)}); start from scratch, "
+                    "or from another network."
+                )
+        return {name: reason for name, reason in found.items() if reason}
+
+    def _labels_problem(self, annotation: ImageAnnotation, target: Target | None) -> str | None:
+        if self.labels.value is None:
+            return "There are no labels to correct yet: segment the image, or begin with empty labels."
+        if target is None:
+            return "Take these labels over first, as right or as to be corrected."
+        if annotation.problem:
+            return annotation.problem
+        if not annotation.fits(target):
+            return (
+                f"The workspace of this image has other classes ({', '.join(annotation.classes.names)}): choose other "
+                "labels, or another folder under Advanced."
+            )
+        if annotation.overview is None or not annotation.overview.trains.any():
+            return "Nothing is annotated yet: paint over what is wrong, or mark what is right as reviewed."
+        return None
+
+
+def folder_of(image: Image) -> Path:
+    """Where the workspace of an image is: where the user said, beside its file, or in the user's own folder."""
+    chosen = image.metadata.get(FOLDER_KEY)
+    if chosen:
+        return Path(chosen)
+    file = file_of(image)
+    if file is not None:
+        path = Path(file)
+        zarrs = [p for p in (path, *path.parents) if p.suffix == ".zarr"]
+        folder = default_folder(zarrs[-1] if zarrs else path)
+        if is_workspace(folder) or os.access(folder.parent, os.W_OK):
+            return folder
+    stack = stack_of(image)
+    return user_folder().parent / "workspaces" / f"{stack.name[:40]}-{ImageIdentity.of(stack).sha256[:8]}"

@@ -1,0 +1,265 @@
+"""A run: many inputs, or one volume, from what was planned to what is recorded as done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from napari_drososeg.batch.areas import write_areas
+from napari_drososeg.batch.executors import Executor, LocalWorkers, ThisProcess
+from napari_drososeg.batch.inspection import open_item
+from napari_drososeg.batch.manifest import Manifest, manifest_path
+from napari_drososeg.batch.outcomes import Event, Outcome, State, areas_of
+from napari_drososeg.batch.plan import Item, Job, Part, check_probabilities, guarded
+from napari_drososeg.batch.preflight import Preflight, look_ahead
+from napari_drososeg.batch.tasks import forget
+from napari_drososeg.batch.volume import partial_path
+from napari_drososeg.batch.work import Work
+from napari_drososeg.errors import DrososegError
+from napari_drososeg.inference import PredictConfig, Predictor
+from napari_drososeg.io import Stack, read_stack
+from napari_drososeg.zoo import NetworkCard
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How a run goes.
+
+    Parameters
+    ----------
+    predict : PredictConfig
+        How to predict.
+    part : Part
+        Which part of each stack.
+    probabilities : Path, optional
+        Zarr to write the probabilities of the one stack to.
+    areas : Path, optional
+        CSV to write the area table to.
+    block : tuple of int, optional
+        (z, y, x) in px of the blocks that volumes are made in; see `napari_drososeg.io.zarr_volume.BLOCK`.
+    check_sections : bool
+        Whether to look for missing, repeated, shifted and contrast-jumping sections first.
+    resume, overwrite : bool
+        Go on with an earlier run, or replace what it made.
+    workers : int
+        Local processes; 0 is this process alone.
+    scheduler : str, optional
+        Address or file of the scheduler of a dask.distributed cluster.
+    """
+
+    predict: PredictConfig = field(default_factory=PredictConfig)
+    part: Part = field(default_factory=Part)
+    probabilities: Path | None = None
+    areas: Path | None = None
+    block: tuple[int, int, int] | None = None
+    check_sections: bool = True
+    resume: bool = False
+    overwrite: bool = False
+    workers: int = 0
+    scheduler: str | None = None
+
+    def check(self, job: Job) -> None:
+        """Refuse, before any time is spent, what would be refused later.
+
+        Raises
+        ------
+        DrososegError
+            If outputs exist and nothing was said about it, or the choices do not go with the job.
+        """
+        again = self.resume or self.overwrite
+        if not again:
+            places = (*(i.written for i in job.items), self.probabilities, self.areas)
+            existing = [p for p in places if p is not None and (p.exists() or p.is_symlink())]
+            if existing:
+                more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+                raise DrososegError(f"'{existing[0]}' exists{more}; use --overwrite, --resume or another output.")
+        if job.folder is not None and len(job.items) > 1:
+            if self.part != Part():
+                raise DrososegError(
+                    "--sections and --roi choose within one stack, but a folder as output means one stack per file; "
+                    "name an output file such as labels.tif."
+                )
+            if self.probabilities is not None:
+                raise DrososegError("--probabilities goes with one stack; name an output file such as labels.tif.")
+        if self.probabilities is not None:
+            check_probabilities(job, self.probabilities, replace=again)
+        if self.areas is not None:
+            if self.areas.suffix.lower() != ".csv" or self.areas.is_dir():
+                raise DrososegError(f"Areas are written as .csv, not as '{self.areas.name}'.")
+            for item in job.items:
+                guarded(Item(item.source, self.areas))
+        if self.block is not None and job.format != "ome-zarr":
+            raise DrososegError("--block goes with a .zarr as output; other formats are written whole.")
+
+    def executor(self) -> Executor:
+        """Return who is to do the tasks."""
+        if self.scheduler is not None:
+            from napari_drososeg.batch.cluster import DaskCluster
+
+            return DaskCluster(self.scheduler)
+        return LocalWorkers(self.workers) if self.workers else ThisProcess()
+
+
+class Batch:
+    """One run: `prepare`, perhaps `preflight`, then `run`.
+
+    Parameters
+    ----------
+    job : Job
+        What to do.
+    card : NetworkCard
+        With which network; it is on this machine.
+    config : BatchConfig
+        How.
+    notify : callable
+        Told, in one sentence each, of what a user should know.
+
+    Attributes
+    ----------
+    outcomes : dict
+        What became of each item, by its target; complete after `run`.
+    waiting : list of Item
+        What is to be done, known after `prepare`.
+    fixed : dict
+        Engine, precision, halo in px and memory in bytes that an earlier run fixed and this one keeps to.
+    """
+
+    def __init__(self, job: Job, card: NetworkCard, config: BatchConfig, notify: Callable[[str], None]) -> None:
+        self.job = job
+        self.card = card
+        self.config = config
+        self.manifest = Manifest(manifest_path(job.items[0].target, job.folder))
+        self.outcomes: dict[Path, Outcome] = {}
+        self.waiting: list[Item] = list(job.items)
+        self.notify = notify
+        self.fixed: dict[str, Any] = {}
+        self._asked = config.predict
+        self._predictor: Predictor | None = None
+
+    @property
+    def description(self) -> str:
+        """What it runs on, such as ``"CPU, OpenVINO, bf16"``; empty before the network is loaded."""
+        return self._predictor.description if self._predictor is not None else ""
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides about the result, in the words of the options."""
+        part, predict = self.config.part, self._asked
+        roi = part.roi
+        return {
+            "network": f"{self.card.name} ({self.card.sha256[:12]})",
+            "--format": self.job.format,
+            "--sections": None if part.sections is None else ",".join(map(str, part.sections)),
+            "--roi": None if roi is None else f"{roi[0].start}:{roi[0].stop},{roi[1].start}:{roi[1].stop}",
+            "--block": None if self.config.block is None else ",".join(map(str, self.config.block)),
+            **{
+                f"--{name.replace('_', '-')}": getattr(predict, name)
+                for name in ("precision", "halo", "tile", "pixel_size", "invert", "fill_nan")
+            },
+        }
+
+    def prepare(self, ask_pixel_size: Callable[[Stack], float | None] | None = None) -> None:
+        """Find what is to be done and load the network; nothing is written.
+
+        Parameters
+        ----------
+        ask_pixel_size : callable, optional
+            Asked for the pixel size in nm of the one stack, where nobody knows it.
+
+        Raises
+        ------
+        DrososegError
+            If an earlier run cannot be gone on with, the one input cannot be read, or the network cannot run here.
+        """
+        if self.config.resume:
+            self.manifest.check(self.settings())
+            self._take_over()
+        config = self.config
+        if config.resume:
+            done = [i for i in self.job.items if self.manifest.is_done(i, config.probabilities)]
+            self.outcomes = {i.target: self.outcome(i, "skipped") for i in done}
+            self.waiting = [i for i in self.job.items if i.target not in self.outcomes]
+        elif left := [p for i in self.waiting if (p := partial_path(i.target)).is_dir() and not config.overwrite]:
+            raise DrososegError(
+                f"'{left[0]}' was left by a run that was stopped; use --resume to go on with it, or --overwrite."
+            )
+        if not self.waiting:
+            return
+        if len(self.job.items) == 1:  # what is wrong with the only stack shows at once, before the network is loaded
+            stack = read_stack(self.waiting[0].source)
+            config.part.check(stack)
+            if stack.pixel_size is None and config.predict.pixel_size is None and ask_pixel_size is not None:
+                size = ask_pixel_size(stack)
+                self._asked = replace(self._asked, pixel_size=size)
+                self.config = replace(config, predict=replace(config.predict, pixel_size=size))
+        assert self.card.path is not None  # find_card has downloaded it
+        apart = len(self.job.items) > 1 or self.job.format == "ome-zarr" or config.workers or config.scheduler
+        self._predictor = Predictor(self.card.path, self.config.predict, notify=self.notify, fixed=bool(apart))
+
+    def preflight(self) -> Preflight:
+        """Return what `run` will take; after `prepare`."""
+        opened = [open_item(i, self.config.part, self.config.predict.pixel_size) for i in self.waiting]
+        return look_ahead(self.waiting, len(self.outcomes), opened, self.config, self.card, self._predictor)
+
+    def _take_over(self) -> None:
+        """Take engine, precision and halo of the earlier run, so that its results and those to come fit."""
+        fixed = self.manifest.run.get("fixed")
+        if not fixed:
+            return
+        predict = self.config.predict
+        if predict.engine not in ("auto", fixed["engine"]):
+            raise DrososegError(
+                f"--resume would mix two kinds of results: --engine was {fixed['engine']}, now {predict.engine}. "
+                "Use the earlier one, another output, or --overwrite to start again."
+            )
+        taken = {name: fixed[name] for name in ("engine", "precision", "halo")}
+        self.config = replace(self.config, predict=replace(predict, **taken))
+        self.fixed = dict(fixed)
+
+    def outcome(self, item: Item, state: State, **more: Any) -> Outcome:
+        """Return the outcome of an item; what is done as the manifest has it."""
+        entry = self.manifest.items.get(self.manifest.name(item), {})
+        counts = {int(z): row for z, row in entry.get("counts", {}).items()}
+        size = tuple(entry.get("voxel_size", (None, None, None)))
+        shape = tuple(entry["shape"]) if state in ("done", "skipped") and "shape" in entry else None
+        if state not in ("done", "skipped") or self.card.spec is None:
+            return Outcome(item.source, item.target, state, **more)
+        areas = areas_of(counts, self.card.spec.classes, size)
+        target = item.target.with_name(Path(entry["written"]).name) if "written" in entry else item.target
+        return Outcome(item.source, target, state, shape=shape, counts=counts, voxel_size=size, areas=areas, **more)
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> Generator[Event, None, None]:
+        """Do what is to be done.
+
+        Closing the generator, or an exception such as KeyboardInterrupt, stops at once and leaves nothing
+        half-written. Finished blocks of a volume are kept, for ``resume``.
+
+        Parameters
+        ----------
+        stop : callable
+            Asked between two steps; once it says True, blocks that are being made are finished and nothing else is
+            begun.
+
+        Yields
+        ------
+        Event
+            What happens. One "finished" for each item.
+
+        Raises
+        ------
+        DrososegError
+            If another run writes to the same output, or the scheduler does not answer. What fails in one item is
+            in its outcome, and recorded.
+        """
+        for outcome in self.outcomes.values():
+            yield Event("finished", Item(outcome.source, outcome.target), outcome=outcome)
+        if self.waiting and self._predictor is not None:
+            with self.manifest.locked(), self.config.executor() as executor:
+                try:
+                    yield from Work(self, self._predictor, executor, stop).all()
+                finally:
+                    forget()
+        if self.config.areas is not None and self.card.spec is not None:
+            ordered = [self.outcomes[i.target] for i in self.job.items if i.target in self.outcomes]
+            write_areas(self.config.areas, ordered, self.card.spec.classes)

@@ -1,0 +1,270 @@
+"""``drososeg fine-tune``: a network that learns from a few annotated pixels."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_drososeg.cli import console
+from napari_drososeg.cli.options import Device, Quiet, check_choice, parse_sections
+from napari_drososeg.errors import DrososegError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_drososeg.classes import ClassTable
+    from napari_drososeg.io import Stack
+    from napari_drososeg.workspace import Workspace
+
+
+def fine_tune(
+    images: Annotated[Path | None, typer.Argument(metavar="[IMAGES]", help="Stack: file, folder or zarr.")] = None,
+    labels: Annotated[
+        Path | None, typer.Argument(metavar="[LABELS]", help="Its annotation; 0 is not annotated, and ignored.")
+    ] = None,
+    workspace: Annotated[
+        Path | None, typer.Option(help="Learn from this workspace instead, and keep the result there as a round.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Network to start from: a name, a .safetensors file, or 'scratch'. [default: unet]"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the network goes (.safetensors).")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(help="With --workspace: where the image is now, if it moved.")] = None,
+    sections: Annotated[
+        str | None, typer.Option(help="Sections of IMAGES that LABELS are of, e.g. 3,5, where LABELS has fewer.")
+    ] = None,
+    validate: Annotated[
+        str | None, typer.Option(help="Annotated sections of IMAGES to keep for validation: they never train.")
+    ] = None,
+    effort: Annotated[str, typer.Option(help="quick (seconds), balanced or thorough (minutes).")] = "quick",
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates, instead of the effort's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak, instead of the effort's.")] = None,
+    loss: Annotated[
+        str, typer.Option(help="A sum of cross-entropy, class-balanced, focal, dice or weighted:1,5,2.")
+    ] = "cross-entropy",
+    augmentation: Annotated[str, typer.Option(help="none, mild, study or strong.")] = "mild",
+    pixel_size: Annotated[
+        float | None, typer.Option(help="Pixel size of the image in nm, where its file does not say or is wrong.")
+    ] = None,
+    invert: Annotated[
+        bool, typer.Option("--invert", help="The image is bright on dark: membranes are bright.")
+    ] = False,
+    fill_nan: Annotated[float | None, typer.Option(help="Grey value to put where the image is not a number.")] = None,
+    predict: Annotated[
+        str | None, typer.Option(help="With --workspace: sections to predict right after, e.g. 4; kept with the round.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print what happens as one JSON object a line.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fine-tune a network on sparse annotation.
+
+    Either on a workspace of the viewer, which gains a round, or on a stack and its labels. Ctrl+C
+    stops, and keeps the best so far. The result inherits the licence of the network it starts from.
+    """
+    check_choice("--effort", effort, ("quick", "balanced", "thorough"))
+    check_arguments(images, labels, workspace, output, overwrite=overwrite)
+    from napari_drososeg.workspace import open_workspace
+    from napari_drososeg.workspace.recipes import RetrainSettings
+
+    settings = RetrainSettings(
+        start=start,
+        effort=effort,  # type: ignore[arg-type]  # checked above
+        steps=steps,
+        learning_rate=learning_rate,
+        loss=loss,
+        augmentation=augmentation,
+        device=device,
+        pixel_size=pixel_size,
+        invert=invert,
+        fill_nan=fill_nan,
+        predict=() if predict is None else tuple(parse_sections(predict)),
+        seed=seed,
+    )
+    with ExitStack() as stack:
+        if workspace is not None:
+            used = stack.enter_context(open_workspace(workspace, write=False))
+            picture = used.stack(image)
+        else:
+            assert images is not None
+            assert labels is not None
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            used, picture = temporary_workspace(folder / "workspace", images, labels, start, sections, validate)
+            stack.callback(used.close)
+        finished = run(used, picture, settings, json=json, quiet=quiet)
+        if output is not None:
+            export(used, finished["number"], output)
+    if not (json or quiet):
+        show(finished, output)
+
+
+def check_arguments(
+    images: Path | None, labels: Path | None, workspace: Path | None, output: Path | None, *, overwrite: bool
+) -> None:
+    """Refuse, before anything heavy is imported, what cannot be meant.
+
+    Raises
+    ------
+    DrososegError
+        Saying what is missing.
+    """
+    if workspace is None and (images is None or labels is None or output is None):
+        raise DrososegError("Give --workspace DIR, or IMAGES LABELS -o NETWORK.safetensors.")
+    if workspace is not None and images is not None:
+        raise DrososegError("Give either --workspace or IMAGES and LABELS; with --workspace use --image.")
+    if output is not None:
+        if output.suffix != ".safetensors":
+            raise DrososegError(f"A network is written as .safetensors, not as '{output.name}'.")
+        if output.exists() and not overwrite:
+            raise DrososegError(f"'{output}' exists; use --overwrite, or another name.")
+
+
+def temporary_workspace(
+    folder: Path, images: Path, labels: Path, start: str | None, sections: str | None, validate: str | None
+) -> tuple[Workspace, Stack]:
+    """Make a workspace of a stack and its labels.
+
+    Raises
+    ------
+    DrososegError
+        If they do not fit together.
+    """
+    from napari_drososeg.io import read_labels, read_stack
+    from napari_drososeg.workspace import create_workspace
+
+    picture, known = read_stack(images), read_labels(labels)
+    chosen = list(range(picture.n_sections)) if sections is None else parse_sections(sections)
+    held_out = set() if validate is None else set(parse_sections(validate))
+    if known.shape != (len(chosen), *picture.shape[1:]):
+        raise DrososegError(
+            f"LABELS has the shape {known.shape}, not {(len(chosen), *picture.shape[1:])} (z, y, x): it needs the size "
+            "of IMAGES; name its sections of IMAGES with --sections where it has fewer."
+        )
+    if wrong := [z for z in chosen if z >= picture.n_sections]:
+        raise DrososegError(f"There is no section {wrong[0]} in IMAGES, which has {picture.n_sections}.")
+    if wrong := sorted(held_out - set(chosen)):
+        raise DrososegError(f"Section {wrong[0]}, kept for validation, is not in LABELS.")
+    classes = class_table(start, known.classes)
+    made = create_workspace(folder, picture, classes)
+    try:
+        for number, z in enumerate(chosen):
+            values = known.read(number)
+            plain = values.astype("uint8")
+            if values.max(initial=0) > len(classes) or values.min(initial=0) < 0:
+                raise DrososegError(
+                    f"Section {number} of LABELS holds the value {values.max()}, but there are {len(classes)} classes."
+                )
+            if z in held_out:
+                made.regions.add(z, shown=partial(_part, plain), locked=True)
+            else:
+                made.annotation.write(z, slice(None), slice(None), plain)
+    except BaseException:
+        made.close()
+        raise
+    return made, picture
+
+
+def _part(labels: NDArray[np.uint8], _z: int, ys: slice, xs: slice) -> NDArray[np.uint8]:
+    return labels[ys, xs]
+
+
+def class_table(start: str | None, written: ClassTable | None) -> ClassTable:
+    """Return the classes of the network to start from; from scratch those written in the labels, or the usual ones."""
+    from napari_drososeg.checkpoint import load_spec
+    from napari_drososeg.classes import DROSOPHILA_CLASSES
+    from napari_drososeg.workspace.recipes import SCRATCH
+    from napari_drososeg.zoo import DEFAULT_NETWORK, find_network
+
+    if start == SCRATCH:
+        return written or DROSOPHILA_CLASSES
+    return load_spec(find_network(start or DEFAULT_NETWORK)).classes
+
+
+def run(workspace: Workspace, picture: Stack, settings: Any, *, json: bool, quiet: bool) -> dict[str, Any]:
+    """Train a round and show how it goes; returns the round."""
+    from napari_drososeg.workspace.retraining import retrain
+
+    notify = console.notifier(quiet or json)
+    finished: dict[str, Any] = {}
+    with stopping(listen=json) as stop, console.Bar(shown=not (json or quiet)) as bar, console.working():
+        for event in retrain(workspace, picture, settings, stop=stop.is_set):
+            if json:
+                console.print_line(event)
+            if event["event"] == "notice":
+                notify(event["text"])
+            elif event["event"] == "training":
+                if event["step"] == 1:
+                    bar.start("training", event["steps"])
+                bar.advance()
+            elif event["event"] == "round":
+                finished = event["round"]
+    return finished
+
+
+@contextmanager
+def stopping(*, listen: bool) -> Iterator[threading.Event]:
+    """Turn Ctrl+C, SIGTERM and, if `listen`, the line ``stop`` on stdin into a flag; a second signal ends at once."""
+    flag = threading.Event()
+
+    def ask(_number: int, _frame: object) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+
+    def read(number: int) -> None:
+        # Not through sys.stdin: whoever forks this process while it is being read waits for its lock for ever.
+        with os.fdopen(number, "rb", buffering=0, closefd=False) as lines:
+            for line in lines:
+                if line.strip() == b"stop":
+                    flag.set()
+
+    if listen:
+        with suppress(OSError, AttributeError):  # there may be no stdin, or none that is a file
+            threading.Thread(target=read, args=(sys.stdin.fileno(),), daemon=True).start()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def export(workspace: Workspace, number: int, output: Path) -> None:
+    """Write the network of a round to `output`, named after that file."""
+    from dataclasses import replace
+
+    from napari_drososeg.checkpoint import load_model, save_checkpoint
+
+    spec, model = load_model(workspace.rounds.checkpoint(number))
+    save_checkpoint(output, model.state_dict(), replace(spec, name=output.stem, title=output.stem))
+
+
+def show(finished: dict[str, Any], output: Path | None) -> None:
+    """Print what became of a round."""
+    out = console.stdout_console()
+    state = "adopted" if finished["adopted"] else "not adopted"
+    out.print(f"{finished['verdict']} ({console.duration(finished['seconds'])})", soft_wrap=True)
+    if size := finished["adapted"].get("pixel_size"):
+        out.print(f"The pixel size was found to be {size:g} nm: predict with --pixel-size {size:g}.", soft_wrap=True)
+    out.print(f"Round {finished['number']}, {state}." if output is None else f"Written to {output}.", soft_wrap=True)

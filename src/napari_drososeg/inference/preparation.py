@@ -1,0 +1,150 @@
+"""A checkpoint made ready for this machine: on what it computes, how much fits, how fast it is."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_drososeg.checkpoint import NetworkSpec, load_model
+from napari_drososeg.errors import DrososegError
+from napari_drososeg.inference import estimates
+from napari_drososeg.inference.config import PredictConfig, choose, cpu_has_bf16
+from napari_drososeg.inference.engine import Engine
+from napari_drososeg.inference.memory import choose_batch, choose_tile, free_memory
+from napari_drososeg.inference.tiling import Grid
+
+
+class PreparedNetwork:
+    """A network on the device, engine and precision that suit this machine.
+
+    Parameters
+    ----------
+    path : Path
+        Its checkpoint.
+    spec : NetworkSpec
+        Its description.
+    config : PredictConfig
+        What was asked for.
+    tell : callable
+        Told, in one sentence each, of what a user should know.
+    cancelled : callable, optional
+        Asked while it is converted or quantised, see `run_child`.
+
+    Attributes
+    ----------
+    choice : Choice
+        What it runs on. It changes when that does not work.
+    engine : Engine or None
+        What computes; None for int8 until `calibrated`.
+
+    Raises
+    ------
+    DrososegError
+        If device, engine or precision are not to be had here.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        spec: NetworkSpec,
+        config: PredictConfig,
+        tell: Callable[[str], None],
+        cancelled: Callable[[], bool] | None,
+    ) -> None:
+        self.path = path
+        self.spec = spec
+        self.config = config
+        self._tell = tell
+        self._cancelled = cancelled
+        self._lock = threading.Lock()
+        self.choice = choose(config)
+        # int8 is calibrated on the stack, so it has to wait for one
+        self.engine = None if self.choice.precision == "int8" else self._load()
+
+    def _load(self) -> Engine:
+        if self.choice.engine == "openvino":
+            from napari_drososeg.inference.conversion import ConversionError, converted
+            from napari_drososeg.inference.openvino_engine import OpenVinoEngine
+
+            try:
+                model = converted(self.path, self._cancelled)
+                return OpenVinoEngine(model, self.choice.precision, self.config.threads)
+            except ConversionError as error:
+                if self.config.engine == "openvino":
+                    raise DrososegError(f"{error} Use the engine 'torch'.") from error
+                self._tell(f"{error} PyTorch is used instead.")
+                self.choice = choose(replace(self.config, engine="torch"))
+        from napari_drososeg.inference.torch_engine import TorchEngine
+
+        return TorchEngine(
+            load_model(self.path)[1],
+            self.choice.device,
+            self.choice.precision,
+            stride=self.spec.stride,
+            threads=self.config.threads,
+        )
+
+    def retreat_to_cpu(self) -> Engine:
+        """Load it again on the processor, for when a device has too little memory."""
+        self.choice = choose(replace(self.config, device="cpu", precision="auto"))
+        self.engine = self._load()
+        return self.engine
+
+    def calibrated(self, patches: Callable[[], list[NDArray[np.float32]]]) -> Engine:
+        """Return what computes; for int8, quantised on `patches` (each (1, 1, H, W)) when it is first asked for."""
+        with self._lock:
+            if self.engine is None:
+                from napari_drososeg.inference.openvino_engine import OpenVinoEngine
+                from napari_drososeg.inference.quantisation import quantised
+
+                model = quantised(self.path, patches(), notify=self._tell, cancelled=self._cancelled)
+                self.engine = OpenVinoEngine(model, "bf16" if cpu_has_bf16() else "f32", self.config.threads)
+            return self.engine
+
+    # ---------------------------------------------------------------- how much fits, how fast it is
+
+    def bytes_per_pixel(self) -> float:
+        """Return the memory in bytes that one px of the network takes while it runs, about."""
+        if self.engine is not None:
+            return self.engine.bytes_per_pixel
+        from napari_drososeg.inference.conversion import ConversionError, converted
+        from napari_drososeg.inference.openvino_engine import activation_bytes
+
+        try:
+            return activation_bytes(converted(self.path, self._cancelled))
+        except ConversionError as error:
+            raise DrososegError(f"{error} Use another precision than int8.") from error
+
+    def tile_edge(self, grid: Grid, halo: int, free: int) -> int:
+        """Return the longest tile edge in px of the network for `free` bytes of memory."""
+        fits = choose_tile(
+            grid.network,
+            halo=halo,
+            stride=self.spec.stride,
+            bytes_per_pixel=self.bytes_per_pixel(),
+            free=free,
+            on_cpu=self.choice.device == "cpu",
+        )
+        return min(fits, self.spec.tile) if self.spec.tile else fits
+
+    def batch_size(self, shape: tuple[int, int]) -> int:
+        """Return how many tiles of a shape in px of the network are computed together."""
+        return choose_batch(
+            shape[0] * shape[1],
+            bytes_per_pixel=self.bytes_per_pixel(),
+            free=free_memory(self.choice.device),
+            on_cpu=self.choice.device == "cpu",
+        )
+
+    def seconds_per_pixel(self) -> float | None:
+        """Return the time per px that the network sees, as measured here earlier; None if it has not run yet."""
+        return estimates.recall(estimates.speed_key(self.path, self.choice))
+
+    def remember_speed(self, seconds_per_pixel: float) -> None:
+        """Remember a measurement for the next estimate."""
+        estimates.remember(estimates.speed_key(self.path, self.choice), seconds_per_pixel)

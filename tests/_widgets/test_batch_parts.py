@@ -1,0 +1,260 @@
+"""The Batch widget without a run: what cannot work, what is remembered, the table, the job as a command."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QMessageBox
+
+from napari_drososeg._widgets.batch_job import BatchJob, clean_path, in_words
+from napari_drososeg._widgets.batch_outlook import FileRow, look_at
+from napari_drososeg._widgets.batch_record import record_text
+from napari_drososeg._widgets.file_table import FileTable
+from napari_drososeg.batch import Batch
+from napari_drososeg.inference import PredictConfig
+from napari_drososeg.zoo import find_card
+
+PREDICT = PredictConfig("cpu", "torch", "f32")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, many_sections: Callable[..., np.ndarray]) -> Path:
+    """Three sections, the last one black."""
+    place = tmp_path / "in"
+    place.mkdir()
+    sections = many_sections(3, 64, 48)
+    sections[2] = 0
+    for z, section in enumerate(sections):
+        tifffile.imwrite(place / f"{z}.tif", section)
+    return place
+
+
+@pytest.fixture
+def job(folder: Path) -> BatchJob:
+    """All of them to TIFFs beside them."""
+    return BatchJob(str(folder), str(folder) + "-labels", "tiny", predict=PREDICT)
+
+
+@pytest.fixture
+def done(job: BatchJob) -> BatchJob:
+    """The job, done."""
+    batch = Batch(job.plan(), find_card("tiny"), job.config(), lambda _text: None)
+    batch.prepare()
+    assert {e.outcome.state for e in batch.run() if e.outcome is not None} == {"done"}
+    return job
+
+
+@pytest.fixture
+def widget(make_napari_viewer: Any, qtbot: Any) -> Any:
+    """The widget in a viewer that is not shown."""
+    from napari_drososeg._widgets.batch import BatchWidget
+
+    widget = BatchWidget(make_napari_viewer(show=False))
+    qtbot.addWidget(widget)
+    widget.network.value = "tiny"
+    widget.device.value, widget.engine.value, widget.precision.value = "cpu", "torch", "f32"
+    return widget
+
+
+def choose(qtbot: Any, widget: Any, **values: Any) -> None:
+    """Make choices and wait until the widget has looked at them."""
+    for name, value in values.items():
+        getattr(widget, name).value = value
+
+    def through() -> bool:
+        if widget._looking is not None or widget._later.isActive():
+            return False
+        return widget.job() is None or widget.looked_job == widget.job()
+
+    qtbot.waitUntil(through, timeout=120_000)
+
+
+# ---------------------------------------------------------------- what cannot work
+
+
+def test_nothing_chosen_says_what_to_do(widget: Any) -> None:
+    assert not widget.run_button.enabled
+    assert not widget.empty.native.isHidden()
+    assert "Choose a folder" in widget.empty_text.value
+    assert widget.table.isHidden()
+
+
+def test_the_sample_folder_is_put_in(widget: Any, qtbot: Any) -> None:
+    widget.sample_button.native.click()
+    qtbot.waitUntil(lambda: bool(widget.source.value), timeout=120_000)
+    choose(qtbot, widget)
+    assert widget.summary.value.startswith("8 files")
+    assert widget.run_button.enabled
+    assert widget.empty.native.isHidden()
+
+
+@pytest.mark.parametrize(
+    ("choices", "field", "reason"),
+    [
+        ({"source": "/no/such/folder"}, "source", "does not exist"),
+        ({"pattern": "*.jpg"}, "pattern", "no images called '*.jpg'"),
+        ({"output": ""}, "output", "Choose a folder for the labels"),
+        ({"output": "IN/0.tif"}, "output", "no folder"),
+        ({"output": "IN/below", "subfolders": True}, "output", "lies inside the input"),
+        ({"probabilities": True}, "areas", "these are 3 files"),
+        ({"precision": "f16"}, "precision", "f16 is for graphics cards"),
+        ({"pixel_size": 4600.0}, "pixel_size", "check the unit"),
+    ],
+)
+def test_a_choice_that_cannot_work_is_marked(
+    widget: Any, qtbot: Any, folder: Path, choices: dict[str, Any], field: str, reason: str
+) -> None:
+    choose(qtbot, widget, source=str(folder))
+    assert widget.run_button.enabled, widget.problems()
+    choose(qtbot, widget, **{k: v.replace("IN", str(folder)) if isinstance(v, str) else v for k, v in choices.items()})
+    assert widget.marked(field)
+    assert reason in widget.problem.value
+    assert not widget.run_button.enabled
+    assert reason in widget._fields[field][2].tooltip
+
+
+def test_a_name_taken_by_a_strangers_table_is_marked(widget: Any, qtbot: Any, folder: Path) -> None:
+    folder.with_name("in-labels-areas.csv").write_text("my,own,table\n")
+    choose(qtbot, widget, source=str(folder))
+    assert widget.marked("areas")
+    choose(qtbot, widget, areas=False)
+    assert widget.run_button.enabled
+
+
+def test_other_settings_than_before_are_marked(widget: Any, qtbot: Any, done: BatchJob) -> None:
+    choose(qtbot, widget, source=done.source)
+    assert "3 done" in widget.summary.value
+    assert widget.run_button.enabled
+    choose(qtbot, widget, halo="exact")
+    assert widget.marked("existing")
+    assert "halo default, now exact" in widget.problem.value
+    assert "--" not in widget.problem.value
+    choose(qtbot, widget, existing=True)
+    assert not widget.marked("existing")
+    assert widget.run_button.enabled
+
+
+def test_replacing_is_asked_about(widget: Any, qtbot: Any, done: BatchJob) -> None:
+    choose(qtbot, widget, source=done.source, existing=True)
+    widget.run_or_cancel()
+    assert "replaces 3 of the outputs" in widget._question.text()
+    widget._question.button(QMessageBox.StandardButton.No).click()
+    assert not widget.runner.busy
+    assert widget._question is None
+
+
+# ---------------------------------------------------------------- what is known before, and remembered
+
+
+def test_the_record_is_shown_before_a_run(done: BatchJob) -> None:
+    outlook = look_at(done, find_card("tiny"))
+    assert [row.state for row in outlook.rows] == ["done"] * 3
+    assert [f["kind"] for f in outlook.rows[2].findings] == ["missing"]
+    text = record_text(Path(done.output) / ".drososeg.jsonl")
+    assert "network tiny" in text
+    assert "2.tif: section 0 missing" in text
+    assert text.count("done in") == 3
+
+
+def test_choices_are_remembered(widget: Any, qtbot: Any, folder: Path) -> None:
+    from napari_drososeg._widgets.batch import BatchWidget
+
+    choose(qtbot, widget, source=str(folder), pattern="0*", form="png", areas=False, subfolders=True, pixel_size=5.0)
+    again = BatchWidget(widget.viewer)
+    qtbot.addWidget(again)
+    assert again.network.value == "tiny"
+    assert (again.source.value, again.pattern.value, again.form.value) == (str(folder), "0*", "png")
+    assert not again.areas.value
+    assert again.subfolders.value
+    assert again.pixel_size.value == 0  # it belongs to the images
+    choose(qtbot, again)
+    assert again.summary.value.startswith("1 file,")
+
+
+def test_the_output_follows_until_it_is_chosen(widget: Any, qtbot: Any, tmp_path: Path) -> None:
+    widget.source.value = str(tmp_path / "one")
+    widget.source.value = str(tmp_path / "two.ome.zarr")
+    assert widget.output.value == str(tmp_path / "two-labels")
+    widget.output.value = "/elsewhere"
+    widget.source.value = str(tmp_path / "three")
+    assert widget.output.value == "/elsewhere"
+
+
+# ---------------------------------------------------------------- the job
+
+
+def test_the_job_survives_being_sent(job: BatchJob) -> None:
+    assert BatchJob.from_json(job.to_json()) == job
+
+
+def test_a_folder_can_be_one_stack(job: BatchJob, folder: Path) -> None:
+    from dataclasses import replace
+
+    one = replace(job, one_stack=True, form="ome-zarr", pattern="*.tif", probabilities=True)
+    plan = one.plan()
+    assert [item.target for item in plan.items] == [folder.with_name("in-labels") / "in.ome.zarr"]
+    assert plan.folder is None
+    assert one.areas_path == folder.with_name("in-labels") / "in-areas.csv"
+    assert one.probabilities_path == folder.with_name("in-labels") / "in-probabilities.zarr"
+    assert "--pattern" not in shlex.split(one.command())
+    assert look_at(one, find_card("tiny")).problems == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("  /a b/c ", "/a b/c"), ("file:///a%20b/%E2%98%83", "/a b/☃"), ("", ""), ("   ", "")],
+)
+def test_paths_are_taken_as_typed_or_dropped(text: str, path: str) -> None:
+    assert clean_path(text) == (str(Path(path).absolute()) if path else "")
+
+
+def test_messages_speak_of_fields() -> None:
+    text = in_words("'x' exists and is not in the record of this output; move it away or use --overwrite.")
+    assert text.endswith("move it away or use 'make all again'.")
+
+
+# ---------------------------------------------------------------- the table
+
+
+def test_ten_thousand_files(qtbot: Any) -> None:
+    table = FileTable()
+    qtbot.addWidget(table)
+    table.resize(320, 300)
+    table.show()
+    rows = [FileRow(f"/in/{z // 100}/{z}\n.tif", f"/out/{z}.tif") for z in range(10_000)]
+    started = time.monotonic()
+    table.files.show_rows(rows)
+    for z in range(0, 10_000, 10):
+        rows[z].state = "done"
+        table.files.touch(rows[z])
+        table.files.flush()
+    rows[5000].state, rows[5000].note = "failed", "/in/50/5000\n.tif is empty"
+    table.files.touch(rows[5000])
+    table.files.flush()
+    table.sortByColumn(1, Qt.SortOrder.AscendingOrder)
+    QApplication.processEvents()
+    assert time.monotonic() - started < 5  # 0.2 s on a quiet machine
+    assert table.files.rowCount() == 10_000
+    first = [table.files.index(0, c).data() for c in range(4)]
+    assert first == ["50/5000�.tif", "failed", "", "it is empty"]
+    assert table.files.row_of("/in/50/5000\n.tif") is rows[5000]
+
+
+def test_keys_copy_and_open(qtbot: Any) -> None:
+    table = FileTable()
+    qtbot.addWidget(table)
+    table.files.show_rows([FileRow("/in/a.tif", "/out/a.tif", "failed", note="it is empty")])
+    table.selectRow(0)
+    with qtbot.waitSignal(table.opened) as caught:
+        qtbot.keyClick(table, Qt.Key.Key_Return)
+    assert caught.args[0].source == "/in/a.tif"
+    qtbot.keyClick(table, Qt.Key.Key_C, Qt.KeyboardModifier.ControlModifier)
+    assert QApplication.clipboard().text() == "/in/a.tif\tfailed\t\tit is empty"

@@ -1,0 +1,198 @@
+"""The parts of the Annotate & retrain widget that need no viewer: words, times, commands, files, the process."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.main import get_command
+
+from napari_drososeg._widgets import preferences
+from napari_drososeg._widgets.reviewing import own_classes
+from napari_drososeg._widgets.round_networks import card_of, save_as_network
+from napari_drososeg._widgets.rounds_table import rows, score_words
+from napari_drososeg._widgets.strip import cells
+from napari_drososeg._widgets.training_process import TrainingProcess
+from napari_drososeg._widgets.training_run import image_file
+from napari_drososeg._widgets.training_state import (
+    TrainingState,
+    arguments,
+    command_line,
+    expected_seconds,
+    remember_speed,
+)
+from napari_drososeg.checkpoint import load_model
+from napari_drososeg.cli import app
+from napari_drososeg.errors import DrososegError
+from napari_drososeg.io import as_stack, read_stack
+from napari_drososeg.workspace import START, Round, create_workspace
+from napari_drososeg.workspace.recipes import EFFORTS, RetrainSettings
+from napari_drososeg.zoo import find_network
+
+
+@given(st.integers(1, 5000), st.integers(2, 400))
+def test_cells_hold_each_section_once(n: int, width: int) -> None:
+    found = cells(n, width)
+    assert [z for first, last in found for z in range(first, last)] == list(range(n))
+    assert len(found) <= max(1, width // 2)
+
+
+def a_round(number: int, **changes: Any) -> Round:
+    made = Round(
+        number=number,
+        parent="unet " + "0" * 64,
+        settings={"effort": "quick"},
+        annotated_pixels={"cytoplasm": 1000, "cell membrane": 234},
+        sections=(1,),
+        before={"annotated_right": 0.5},
+        after={"annotated_right": 0.75},
+        seconds=12.3,
+        adopted=True,
+        verdict="Better.",
+    )
+    return replace(made, **changes)
+
+
+def test_the_history_in_words() -> None:
+    worse = {"before": {"mean_iou": 0.81, "annotated_right": 1.0}, "after": {"mean_iou": 0.8, "annotated_right": 1.0}}
+    found = rows([a_round(1), a_round(2, adopted=False, stopped=True, **worse)], in_use=1)
+    assert [cells for _, cells, _ in found] == [
+        ["0", "right 50", "–", "–", ""],
+        ["1", "right 50 → 75", "1,234", "12 s", "● in use"],
+        ["2", "IoU 81.0 → 80.0", "1,234", "12 s", "not taken"],
+    ]
+    assert "Stopped" in found[2][2]
+    assert "unet" in found[1][2]
+    assert score_words({}, {}) == "–"
+
+
+def trained(steps: int = 10, seconds: float = 20.0) -> TrainingState:
+    state = TrainingState()
+    state.take({"event": "phase", "phase": "training"})
+    for step in range(1, steps + 1):
+        event = {"event": "training", "step": step, "steps": steps, "loss": 1 / step, "seconds": seconds * step / steps}
+        more = {"mean_iou": 0.5, "iou": [0.4, None]} if step == 5 else {}
+        state.take(event | more | {"seconds_left": seconds * (1 - step / steps)})
+    return state
+
+
+def test_a_round_tells_how_it_goes() -> None:
+    state = TrainingState()
+    assert state.fraction is None
+    state = trained(steps=10)
+    assert state.fraction == 1
+    assert state.losses[:2] == [(1, 1.0), (2, 0.5)]
+    assert state.scores == [(5, 0.5, [0.4, None])]
+    assert "step 10 of 10" in state.words
+    assert "50.0 % mean IoU" in state.words
+    state.take({"event": "notice", "text": "Inverted."})
+    state.take({"event": "phase", "phase": "scoring"})
+    assert state.words.startswith("Scoring")
+    assert state.fraction is None
+    state.take({"event": "round", "round": {"number": 1}})
+    assert state.round == {"number": 1}
+    assert state.notices == ["Inverted."]
+
+
+def test_times_are_remembered_and_grow_with_the_work() -> None:
+    settings = RetrainSettings(start="unet")
+    state = trained(EFFORTS["quick"].steps)
+    assert expected_seconds("unet", "quick", None) is None
+    remember_speed("unet", settings, state, 25.0)
+    assert expected_seconds("unet", "quick", None) is None  # it did not finish
+    state.take({"event": "round", "round": {"number": 1}})
+    preferences.save("retrain", {"effort": "balanced"})
+    remember_speed("unet-round-3", settings, state, 25.0)
+    assert expected_seconds("unet", "quick", None) == pytest.approx(25)
+    assert expected_seconds("unet-round-7", "quick", 2 * EFFORTS["quick"].steps) == pytest.approx(45)
+    assert expected_seconds("fpn", "quick", None) is None
+    assert preferences.load("retrain")["effort"] == "balanced"
+
+
+def test_the_command_is_one_the_command_line_knows() -> None:
+    settings = RetrainSettings(
+        start="scratch", effort="thorough", steps=7, learning_rate=0.001, loss="dice", pixel_size=9.2, predict=(3, 4)
+    )
+    words = arguments(Path("/data/my stack.tif.drososeg"), settings, "/data/my stack.tif")
+    command = get_command(app).commands["fine-tune"]  # type: ignore[attr-defined]
+    values = command.make_context("fine-tune", words[1:]).params
+    assert values["workspace"] == Path("/data/my stack.tif.drososeg")
+    assert values["start"] == "scratch"
+    assert (values["effort"], values["steps"], values["learning_rate"]) == ("thorough", 7, 0.001)
+    assert (values["loss"], values["pixel_size"], values["predict"]) == ("dice", 9.2, "3,4")
+    assert values["augmentation"] == RetrainSettings().augmentation
+    text = command_line(Path("/data/my stack.tif.drososeg"), RetrainSettings(), None)
+    assert text == "drososeg fine-tune --workspace '/data/my stack.tif.drososeg' --effort quick"
+
+
+def test_classes_of_ones_own() -> None:
+    table = own_classes(" nucleus, vesicle ,")
+    assert table.names == ("nucleus", "vesicle")
+    assert table.colors[0] != table.colors[1]
+    with pytest.raises(DrososegError, match="differ"):
+        own_classes("a, a")
+
+
+def test_a_round_becomes_a_network(tiny_network: Path) -> None:
+    path = save_as_network(tiny_network, "My Network, v2")
+    assert find_network("my-network-v2") == path
+    spec, model = load_model(path)
+    old_spec, old_model = load_model(tiny_network)
+    assert (spec.name, spec.title) == ("my-network-v2", "My Network, v2")
+    assert replace(spec, name=old_spec.name, title=old_spec.title) == old_spec
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), old_model.parameters(), strict=True))
+    with pytest.raises(DrososegError, match="already"):
+        save_as_network(tiny_network, "my network v2")
+    with pytest.raises(DrososegError, match="letters"):
+        save_as_network(tiny_network, "?!")
+
+
+def test_the_network_before_the_first_round(tmp_path: Path, tiny_network: Path, stack: np.ndarray) -> None:
+    with create_workspace(tmp_path / "ws", as_stack(stack)) as workspace:
+        rounds = workspace.rounds
+        with pytest.raises(DrososegError, match="scratch"):
+            card_of(rounds, START)
+        rounds.checkpoint(1).parent.mkdir(parents=True)
+        shutil.copy(tiny_network, rounds.checkpoint(1))
+        rounds.add(a_round(1, parent="tiny 1234"))
+        assert card_of(rounds, 1).path == rounds.checkpoint(1)
+        assert card_of(rounds, START).name == "tiny"
+        rounds.add(a_round(1, parent="scratch"))
+        with pytest.raises(DrososegError, match="scratch"):
+            card_of(rounds, START)
+
+
+def test_another_process_can_read_the_image(tmp_path: Path, stack: np.ndarray) -> None:
+    tifffile.imwrite(tmp_path / "em.tif", stack, photometric="minisblack")
+    file = read_stack(tmp_path / "em.tif")
+    with create_workspace(tmp_path / "a", file) as workspace:
+        assert image_file(file, workspace, None, [1]) is None
+    with create_workspace(tmp_path / "b", as_stack(stack)) as workspace:
+        assert image_file(as_stack(stack), workspace, str(tmp_path / "em.tif"), [1]) == tmp_path / "em.tif"
+        tifffile.imwrite(tmp_path / "em.tif", 255 - stack, photometric="minisblack")  # no longer what is on screen
+        assert image_file(as_stack(stack), workspace, str(tmp_path / "em.tif"), [1]) is None
+        copied = workspace.stack()
+        np.testing.assert_array_equal(copied.read(1), stack[1])
+
+
+def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
+    process = TrainingProcess(["fine-tune", "--workspace", str(tmp_path), "--json"])
+    until = time.monotonic() + 120
+    while not process.over and time.monotonic() < until:
+        time.sleep(0.05)
+    assert process.events() == []
+    assert "There is no workspace" in (process.close() or "")
+    killed = TrainingProcess(["--help"])
+    killed.kill()
+    while not killed.over:
+        time.sleep(0.01)
+    assert "ended from outside" in (killed.close() or "")

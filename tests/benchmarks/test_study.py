@@ -1,0 +1,83 @@
+"""The study's tables: a small but real run of each part, on a stack that our generator drew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_drososeg.evaluation import evaluate
+from napari_drososeg.inference import predict
+from napari_drososeg.io import as_stack
+from napari_drososeg.samples import synthetic_stack
+
+pytest.importorskip("matplotlib")
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import study
+import study_protocol
+import study_report
+
+EDGE = 256
+VALUES = np.array([0, 255, 0, 191], np.uint8)  # class -> a value of the original labels
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen sections in the layout of the public data set."""
+    root = tmp_path_factory.mktemp("drawn")
+    stack, truth = synthetic_stack((16, EDGE, EDGE))
+    for folder in ("raw", "labels"):
+        (root / "stack1" / folder).mkdir(parents=True)
+    for z in range(16):
+        tifffile.imwrite(root / f"stack1/raw/{z:02d}.tif", stack.read(z))
+        Image.fromarray(VALUES[truth[z]]).save(root / f"stack1/labels/labels{z:08d}.png")
+    return root
+
+
+def test_all_parts_run_and_say_the_truth(drawn: Path, tiny_network: Path, tmp_path: Path) -> None:
+    runs, out = tmp_path / "runs", tmp_path / "docs" / "benchmark.json"
+    (runs / "unet-00-11").mkdir(parents=True)
+    out.parent.mkdir()
+    shutil.copy(tiny_network, runs / "unet-00-11" / "unet.safetensors")
+    arguments = ["--runs", str(runs), "--data", str(drawn), "--out", str(out), "--networks", "unet", "fpn"]
+    study.main([*arguments, "--parts", "leak-free", "speed", "protocol", "--turns", "2", "--epochs", "1"])
+
+    result = json.loads(out.read_text())
+    images, truth = study.load(drawn, study.SECTIONS)
+    stack = as_stack(images, voxel_size=(None, 4.6, 4.6))
+    expected = evaluate(as_stack(predict(stack, tiny_network)), as_stack(truth))
+    assert result["leak-free"]["rows"].keys() == {"unet"}  # fpn has no run, and that is said, not made up
+    row = result["leak-free"]["rows"]["unet"]
+    assert row["pooled"]["mean_iou"] == pytest.approx(expected.pooled.mean_iou)
+    assert row["averaged"]["mean_iou"] == pytest.approx(expected.averaged.mean_iou)
+    assert all(seconds > 0 for seconds in result["speed"]["rows"]["unet"].values())
+    assert result["protocol"]["rows"]["unet"]["epochs"] == 1
+    assert result["protocol"]["rows"]["unet"]["tiles"] == [12, 2, 2]
+    page = out.with_suffix(".md").read_text()
+    assert f"| U-Net | 0.837 | {expected.pooled.mean_iou:.4f} |" in page
+    assert "best mIoU" in page
+    assert "missed by" in page
+    assert "the limit of 1 epochs" in page
+
+
+def test_every_pixel_is_in_one_tile_of_one_part() -> None:
+    numbers = np.arange(1, 21, dtype=np.uint8).reshape(5, 2, 2).repeat(256, axis=1).repeat(256, axis=2)
+    parts = study_protocol.split_tiles(numbers, numbers)
+    assert [len(part) for part in parts] == [14, 4, 2]
+    seen = [tile.labels for part in parts for tile in part]
+    assert all(labels.shape == (256, 256) and labels.min() == labels.max() for labels in seen)
+    assert {int(labels[0, 0]) for labels in seen} == set(range(1, 21))
+
+
+def test_the_figure_shows_errors_in_yellow(tmp_path: Path) -> None:
+    truth = np.ones((512, 512), np.uint8)
+    wrong = np.full_like(truth, 2)
+    study_report.write_figure(tmp_path / "f.png", np.zeros_like(truth), truth, {"unet": wrong})
+    drawn = np.asarray(Image.open(tmp_path / "f.png").convert("RGB"))
+    assert (np.abs(drawn.astype(int) - (240, 228, 66)).sum(-1) < 12).mean() > 0.01
