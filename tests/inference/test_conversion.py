@@ -80,3 +80,17 @@ def test_a_cache_that_cannot_be_written_costs_only_time(
     monkeypatch.setenv("DROSOSEG_CACHE", str(tmp_path / "file" / "cache"))
     model = ov.Core().compile_model(converted(tiny_network), "CPU")
     assert np.ptp(model(np.random.default_rng(0).random((1, 1, 64, 64), np.float32))[0]) > 0
+
+
+def test_nothing_is_sent_to_the_makers_of_openvino(tiny_network: Path) -> None:
+    pytest.importorskip("openvino")
+    code = (
+        "import sys, numpy as np\n"
+        "from napari_drososeg.inference import PredictConfig, predict\n"
+        "from napari_drososeg.io import as_stack\n"
+        f"predict(as_stack(np.zeros((1, 64, 64), np.uint8)), {str(tiny_network)!r}, PredictConfig(engine='openvino'))\n"
+        "assert 'openvino' in sys.modules\n"
+        "assert not [m for m in sys.modules if m.startswith('openvino_telemetry') and sys.modules[m]]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
