@@ -140,8 +140,10 @@ def retrain_picture(path: Path, network: str | None, theme: str) -> None:
         widget.segment_button.native.click()
         pump(lambda: not widget.repainter.busy)
     width = truth.shape[2]
-    widget.review(section + 1, [(100, 100), (100, width - 100), (600, width - 100), (600, 100)], locked=True)
+    known = truth[section + 1] > 0  # rounds are to be scored on true labels
     labels = widget.target.layer
+    labels.data[section + 1][known] = truth[section + 1][known]
+    widget.review(section + 1, [(100, 100), (100, width - 100), (600, width - 100), (600, 100)], locked=True)
     labels.brush_size = 7
     random = np.random.default_rng(4)
     wrong = np.argwhere((np.asarray(labels.data[section]) != truth[section]) & (truth[section] > 0))
@@ -154,7 +156,7 @@ def retrain_picture(path: Path, network: str | None, theme: str) -> None:
         if widget.question.visible:
             widget.take_button.native.click()
         pump(lambda: not widget.repainter.busy)
-    wait(8)  # the notification of a long run fades
+    wait(15)  # the notifications of long runs fade
     path.parent.mkdir(parents=True, exist_ok=True)
     window.grab().save(str(path))
     print(f"{path}: {widget.status.value}")

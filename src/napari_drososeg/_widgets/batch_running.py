@@ -13,6 +13,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from napari_drososeg._widgets.batch_job import BatchJob, in_words
 from napari_drososeg._widgets.batch_outlook import FileRow
 from napari_drososeg._widgets.batch_process import BatchProcess
+from napari_drososeg._widgets.fields import when_destroyed
 from napari_drososeg._widgets.file_table import FilesModel
 from napari_drososeg._widgets.job import duration
 from napari_drososeg._widgets.worker import State
@@ -61,7 +62,7 @@ class BatchRunner(QObject):
         self.runs_on = ""
         self._process: BatchProcess | None = None
         started = self._processes = []  # outlives the Qt object: napari may delete it without a word
-        self.destroyed.connect(lambda: [process.leave() for process in started])
+        when_destroyed(self, lambda: [process.leave() for process in started])
         self._bar: cancelable_progress | None = None
         self._timer = QTimer(self)
         self._timer.setInterval(TICK_MS)

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from magicgui.widgets import ComboBox, Container, Label
 from magicgui.widgets.bases import Widget
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QObject, Qt
 from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 MARK = "⚠ "
+
+_waiting: set[Callable[[], None]] = set()
+
+
+def when_destroyed(target: QObject, callback: Callable[[], object]) -> None:
+    """Call `callback`, which must not refer to `target`, when Qt deletes `target`.
+
+    Until then it is kept here: a slot that only `target` holds may be cleared by Python's garbage collector just before
+    Qt calls it, and that ends the program.
+    """
+
+    def once() -> None:
+        _waiting.discard(once)
+        callback()
+
+    _waiting.add(once)
+    target.destroyed.connect(once)
 
 
 class Life:
@@ -39,7 +58,7 @@ class FieldForm(QScrollArea):
         self._fields: dict[str, tuple[str, Label, Widget, str]] = {}
         self.setWidget(body)
         life = self._life = Life()
-        self.destroyed.connect(lambda: setattr(life, "over", True))  # not a method: it would be gone by then
+        when_destroyed(self, lambda: setattr(life, "over", True))
 
     @property
     def _closed(self) -> bool:
