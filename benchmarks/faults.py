@@ -129,6 +129,10 @@ class Job:
                 found.append(json.loads(line))
         return found
 
+    def ended(self) -> bool:
+        """Return whether the record says that all was done: a process may be killed while it is leaving."""
+        return bool(self.lines()) and self.lines()[-1]["what"] == "end"
+
     def faults(self) -> list[str]:
         """Return what the record says went wrong."""
         return [str(e["error"]) for e in self.lines() if e.get("error")]
@@ -167,7 +171,7 @@ def kill_run(job: Job, rng: random.Random) -> str:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     job.finish(process)
-    return NOT_ENDED if process.returncode < 0 else ""
+    return NOT_ENDED if process.returncode < 0 and not job.ended() else ""
 
 
 def kill_client(job: Job, rng: random.Random) -> str:
@@ -182,7 +186,7 @@ def kill_client(job: Job, rng: random.Random) -> str:
         if time.monotonic() > deadline:
             raise AssertionError("workers outlive their client")
         time.sleep(0.05)
-    return NOT_ENDED if process.returncode < 0 else ""
+    return NOT_ENDED if process.returncode < 0 and not job.ended() else ""
 
 
 def _alive(pid: int) -> bool:

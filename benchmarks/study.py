@@ -152,7 +152,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         part, predictions = leak_free(checkpoints, options.data)
         part["rows"] = result.get("leak-free", {}).get("rows", {}) | part["rows"]
         result["leak-free"] = part | stamp
-        if len(predictions) == len(NETWORKS):
+        if set(options.networks) == set(NETWORKS) and predictions:
             images, truth = load(options.data, SECTIONS)
             write_figure(
                 options.out.with_suffix(".png"), images[0], truth[0], {n: p[0] for n, p in predictions.items()}

@@ -156,7 +156,7 @@ def report(result: dict[str, Any]) -> str:
             "\n".join(protocol_table(part["rows"])),
         ]
     else:
-        blocks += ["The study's own protocol was not run: `--parts protocol` runs it; on a processor it takes days."]
+        blocks += ["The study's own protocol was not run; `--parts protocol` runs it."]
     return "\n\n".join(blocks) + "\n"
 
 
