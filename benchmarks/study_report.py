@@ -68,12 +68,16 @@ def goals(rows: dict[str, Any]) -> list[str]:
 
 def training_table(rows: dict[str, Any]) -> list[str]:
     """Return how the scored networks were made."""
-    lines = ["| network | arguments | start | steps | minutes | MB |", "| --- | --- | --- | ---: | ---: | ---: |"]
+    lines = [
+        "| network | arguments | start | before | steps | minutes | MB |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: |",
+    ]
     for name, row in rows.items():
         arguments = ", ".join(f"{k} {v}" for k, v in row["arguments"].items())
-        start = str(row["start"] or "random").split(",")[0]
+        start, before = str(row["start"] or "random").split(",")[0], row.get("before") or ""
         lines.append(
-            f"| {TITLES[name]} | {arguments} | {start} | {row['steps']} | {row['minutes']} | {row['bytes'] / 1e6:.2f} |"
+            f"| {TITLES[name]} | {arguments} | {start} | {before} | {row['steps']} | {row['minutes']} | "
+            f"{row['bytes'] / 1e6:.2f} |"
         )
     return lines
 
@@ -116,6 +120,16 @@ def stamp(part: dict[str, Any]) -> str:
     )
 
 
+def stamps(rows: dict[str, Any]) -> str:
+    """Say of rows that were not all run at once when, where and from which commit."""
+    found: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        found.setdefault(stamp(row["measured"]), []).append(TITLES[name])
+    if len(found) == 1:
+        return next(iter(found))
+    return " ".join(f"{', '.join(names)}: {text}" for text, names in found.items())
+
+
 def report(result: dict[str, Any]) -> str:
     """Return all parts that were run as one Markdown page."""
     blocks = [
@@ -128,8 +142,8 @@ def report(result: dict[str, Any]) -> str:
     if part := result.get("leak-free"):
         blocks += [
             "## Table 1: accuracy without leaks",
-            f"Trained on sections 00-11, scored on {part['sections']}: {stamp(part)} IoU pooled over all pixels, "
-            "*study / ours* for each class; *averaged* is the mean of the sections' mIoUs. Labels as "
+            f"Trained on sections 00-11, scored on {part['sections']}: {stamps(part['rows'])} IoU pooled over all "
+            "pixels, *study / ours* for each class; *averaged* is the mean of the sections' mIoUs. Labels as "
             f"`drososeg predict` gives them. Data SHA-256 {part['data_sha256'][:16]}.",
             "\n".join(accuracy_table(part["rows"])),
             "\n".join(goals(part["rows"])),
@@ -139,16 +153,26 @@ def report(result: dict[str, Any]) -> str:
             "FPN, PSPNet and DeepLabv3+ see blended tiles of 256 px with a halo of 64 px was decided after looking at "
             "section 14, one of the scored ones, with FPN and DeepLabv3+: these three rows may flatter a little.",
             "\n".join(training_table(part["rows"])),
-            "![Errors of each network](benchmark.png)",
-            f"Section 13, a quarter of it: image, truth, and in yellow what each network got wrong. {CREDIT}",
         ]
-    if part := result.get("speed"):
+        if part["figure"]:
+            missing = [TITLES[name] for name in part["rows"] if name not in part["figure"]]
+            blocks += [
+                "![Errors of each network](benchmark.png)",
+                "Section 13, a quarter of it: image, truth, and in yellow what each network got wrong"
+                f"{' (drawn before there were ' + ' and '.join(missing) + ')' if missing else ''}. {CREDIT}",
+            ]
+    if parts := result.get("speed"):
         blocks += [
             "## Table 2: seconds per image of 256 x 256 px",
-            f"From grey values to labels, median of {part['turns']} turns that all networks took together: "
-            f"{stamp(part)} The study's column was measured on an i7-11800H with eight cores and full-width networks.",
-            "\n".join(speed_table(part["rows"])),
+            "From grey values to labels, median of several turns that all networks of a table took together. The "
+            "study's column was measured on an i7-11800H with eight cores and full-width networks.",
         ]
+        for part in parts.values():
+            bf16 = "with" if "bf16" in part["ways"] else "without"
+            blocks += [
+                f"A processor {bf16} bf16, {part['turns']} turns: {stamp(part)}",
+                "\n".join(speed_table(part["rows"])),
+            ]
     if part := result.get("protocol"):
         blocks += [
             "## The study's own protocol",

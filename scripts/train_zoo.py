@@ -63,6 +63,9 @@ class Recipe:
         0 to train anew instead, as the development run.
     encoder_from : str
         Network whose encoder it starts from; empty to start at random.
+    small_steps : int
+        Updates on patches of half the edge before the development run, each at a quarter of the cost: what has no
+        encoder to start from learns the textures there, and only what needs context on whole patches.
     """
 
     arguments: dict[str, Any]
@@ -70,6 +73,7 @@ class Recipe:
     learning_rate: float = 1e-3
     final_steps: int = 60
     encoder_from: str = "unet"
+    small_steps: int = 0
 
 
 RECIPES = {
@@ -84,11 +88,11 @@ RECIPES = {
     "segnet": Recipe({"width": 0.375}, 400, learning_rate=2e-3, encoder_from=""),
     "transunet": Recipe(
         {"width": 0.5, "decoder_width": 0.5, "layers": [2, 2, 2], "dim": 192, "depth": 3, "heads": 6},
-        1200, learning_rate=1e-3, encoder_from="",
+        240, final_steps=40, encoder_from="", small_steps=1200,
     ),
     "swin-unet": Recipe(
         {"dim": 48, "depths": [2, 2, 2, 1], "heads": [2, 4, 8, 16], "drop_path": 0.1},
-        2500, learning_rate=1e-3, encoder_from="",
+        300, final_steps=50, encoder_from="", small_steps=2000,
     ),
 }  # fmt: skip
 """In the order in which they are trained: what others start from comes first."""
@@ -105,6 +109,14 @@ def load(numbers: Sequence[int]) -> list[AnnotatedSection]:
 def encoder_of(checkpoint: Path) -> dict[str, torch.Tensor]:
     """Return the weights of a checkpoint's encoder."""
     return {k: v for k, v in load_model(checkpoint)[1].state_dict().items() if ".encoder." in k}
+
+
+def run(training: Training) -> dict[str, torch.Tensor]:
+    """Train to the end, saying how it goes; return the last weights."""
+    for event in training.run(validate_every=100):
+        scores = f"{event.scores.mean_iou:.4f}" if event.scores else ""
+        print(training.folder, event.step, f"{event.loss:.4f}", f"{event.seconds:.0f} s", scores, flush=True)
+    return training.weights(best=False)
 
 
 def train(folder: Path, name: str, start: Path | None, *, final: bool) -> Path:
@@ -124,18 +136,25 @@ def train(folder: Path, name: str, start: Path | None, *, final: bool) -> Path:
     elif start is not None:
         weights = {"transfer": encoder_of(start)}
     sections, validation = load(ALL if final else TRAIN), [] if final else load(VALIDATE)
+    before = {}
+    if not final and recipe.small_steps:
+        small = replace(config, steps=recipe.small_steps, patch=config.patch // 2)
+        training = Training(sections, small, folder=path.parent / "small", **weights)
+        weights = {"start": run(training)}
+        config = replace(config, learning_rate=recipe.learning_rate / 2)
+        minutes = round(training.seconds / 60, 1)
+        before = {"before": f"{small.steps} steps on patches of {small.patch} px, {minutes} minutes"}
     training = Training(sections, config, validation=validation, folder=path.parent, **weights)
-    if not final and start is not None and training.transferred != len(weights["transfer"]):
+    if training.transferred != len(weights.get("transfer", ())):
         raise SystemExit(f"The encoder of {name} is not that of {start}.")
-    for event in training.run(validate_every=100):
-        scores = f"{event.scores.mean_iou:.4f}" if event.scores else ""
-        print(path.parent.name, event.step, f"{event.loss:.4f}", f"{event.seconds:.0f} s", scores, flush=True)
+    run(training)
     made = {
         "data": "larval Drosophila ventral nerve cord, ssTEM",
         "sections": f"{sections[0].name[-2:]}-{sections[-1].name[-2:]}",
         "citation": CITATION,
         "licence": "CC BY-NC-SA 3.0",
         "start": "random" if start is None else f"{'' if final else 'encoder of '}{start.stem}, {sha256(start)}",
+        **before,
     }
     return finish(
         path,
