@@ -88,11 +88,11 @@ RECIPES = {
     "segnet": Recipe({"width": 0.375}, 400, learning_rate=2e-3, encoder_from=""),
     "transunet": Recipe(
         {"width": 0.5, "decoder_width": 0.5, "layers": [2, 2, 2], "dim": 192, "depth": 3, "heads": 6},
-        240, final_steps=40, encoder_from="", small_steps=1200,
+        200, final_steps=40, encoder_from="", small_steps=1200,
     ),
     "swin-unet": Recipe(
         {"dim": 48, "depths": [2, 2, 2, 1], "heads": [2, 4, 8, 16], "drop_path": 0.1},
-        300, final_steps=50, encoder_from="", small_steps=2000,
+        160, final_steps=40, encoder_from="", small_steps=1400,
     ),
 }  # fmt: skip
 """In the order in which they are trained: what others start from comes first."""

@@ -12,7 +12,7 @@ Most of what a network loses on images of another kind is not knowledge but cali
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from napari_drososeg.losses import balanced_weights, cross_entropy
 from napari_drososeg.training.network import norms_of
+from napari_drososeg.workspace.window_inference import as_batch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,15 +46,15 @@ CROPS, CROP = 6, 256
 
 
 @torch.no_grad()
-def reestimate_norms(model: nn.Module, images: Sequence[NDArray[np.float32]], autocast: Any) -> None:
+def reestimate_norms(model: nn.Module, images: Iterable[NDArray[np.float32]], autocast: Any) -> None:
     """Take the statistics of all batch norms anew from images (H, W), each counting the same; others stay as is.
 
     Parameters
     ----------
     model : torch.nn.Module
         Changed in place, and left in evaluation mode. Without batch norms nothing happens.
-    images : sequence of ndarray of float32, (H, W)
-        Normalised.
+    images : iterable of ndarray of float32, (H, W)
+        Normalised; each is seen at once.
     autocast : callable
         Makes the context manager to compute in.
     """
@@ -72,12 +73,6 @@ def reestimate_norms(model: nn.Module, images: Sequence[NDArray[np.float32]], au
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
         norm.eval()
-
-
-def as_batch(image: NDArray[np.float32], model: nn.Module) -> Tensor:
-    """Return an image (H, W) as a batch (1, 1, H, W) where the network is."""
-    place = next(model.parameters()).device
-    return torch.from_numpy(np.ascontiguousarray(image))[None, None].to(place, memory_format=torch.channels_last)
 
 
 def first_convolution(model: nn.Module) -> nn.Conv2d | None:

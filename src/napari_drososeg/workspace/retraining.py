@@ -38,7 +38,7 @@ from napari_drososeg.losses import LossConfig
 from napari_drososeg.training import TrainConfig, TrainEvent, Training
 from napari_drososeg.training.network import fabric as make_fabric
 from napari_drososeg.training.sharing import describe
-from napari_drososeg.workspace import adaptation, recipes, scoring
+from napari_drososeg.workspace import adaptation, recipes, scoring, window_inference
 from napari_drososeg.workspace.folder import Workspace
 from napari_drososeg.workspace.locking import FolderLock
 from napari_drososeg.workspace.material import Window, read_windows
@@ -173,26 +173,29 @@ class _Retraining:
             )
             self._read()
             self.old_labels = None  # of other pixels
-        adaptation.reestimate_norms(self.model, [w.image for w in self.windows], autocast)
+        self._reestimate_norms()
 
-    @torch.inference_mode()
+    def _reestimate_norms(self) -> None:
+        seen = (part for w in self.windows for part in window_inference.parts(w.image, self.spec))
+        adaptation.reestimate_norms(self.model, seen, self.fabric.autocast)
+
     def _probabilities(self, window: Window) -> NDArray[np.float32]:
-        with self.fabric.autocast():
-            logits = self.model(adaptation.as_batch(window.image, self.model))
-        found: NDArray[np.float32] = logits[0].float().softmax(0).cpu().numpy()
-        return found
+        return window_inference.probabilities(self.model, window.image, self.spec, self.fabric.autocast)
 
     def _train_config(self) -> TrainConfig:
         s, effort = self.settings, EFFORTS[self.settings.effort]
         smallest = min(min(w.image.shape) for w in self.windows)
         rate = recipes.SCRATCH_RATE if self.from_scratch else effort.learning_rate
+        batch, patch = effort.batch, effort.patch
+        if self.spec.tile > patch:  # only itself on such patches, of which fewer make as much work
+            batch, patch = max(1, round(batch * (patch / self.spec.tile) ** 2)), self.spec.tile
         return TrainConfig(
             architecture=self.spec.architecture,
             arguments={k: v for k, v in self.spec.arguments.items() if k != "encoder_weights"},
             n_classes=len(self.spec.classes),
             steps=s.steps or (effort.scratch_steps if self.from_scratch else effort.steps),
-            batch=effort.batch,
-            patch=min(effort.patch, max(1, smallest // 16 * 16)),
+            batch=batch,
+            patch=min(patch, max(1, smallest // 16 * 16)),
             learning_rate=s.learning_rate or rate,
             augmentation=Augmentation.preset(s.augmentation),
             seed=s.seed + self.number,
@@ -223,7 +226,7 @@ class _Retraining:
         if self.from_scratch:
             self.model.load_state_dict(weights)
             # It saw little patches around strokes; the statistics are to be those of the image.
-            adaptation.reestimate_norms(self.model, [w.image for w in self.windows], self.fabric.autocast)
+            self._reestimate_norms()
         else:
             seen = [w.labels != 0 for w in self.windows if w.labels.any()]
             sparse = sum(s.sum() for s in seen) < recipes.SPARSE * sum(s.size for s in seen)
