@@ -11,6 +11,7 @@ import openvino as ov
 from numpy.typing import NDArray
 from openvino import opset13 as ops
 
+from napari_drososeg.inference.config import cpu_has_bf16
 from napari_drososeg.inference.engine import Output
 
 
@@ -59,9 +60,24 @@ class OpenVinoEngine:
             }
             if self._threads is not None:
                 hints["INFERENCE_NUM_THREADS"] = self._threads
-            compiled = ov.Core().compile_model(model, "CPU", hints)
-            self._requests[key] = compiled.create_infer_request()
+            self._requests[key] = compile_model(model, hints).create_infer_request()
         return self._requests[key]
+
+
+def compile_model(model: ov.Model, hints: dict[str, Any]) -> ov.CompiledModel:
+    """Compile for the processor; where it has no bf16, without generated code for what lies between convolutions.
+
+    With it, OpenVINO 2026.4 ends the whole process (a segmentation fault) when it compiles TransUNet on a processor
+    without AVX-512; without it, all networks were found to be as fast there.
+    """
+    if cpu_has_bf16():
+        return ov.Core().compile_model(model, "CPU", hints)
+    try:
+        return ov.Core().compile_model(model, "CPU", hints | {"SNIPPETS_MODE": "DISABLE"})
+    except RuntimeError as error:
+        if "SNIPPETS_MODE" not in str(error):
+            raise
+        return ov.Core().compile_model(model, "CPU", hints)  # a version that does not know this
 
 
 def with_labels(model: ov.Model) -> ov.Model:
