@@ -92,7 +92,7 @@ RECIPES = {
     ),
     "swin-unet": Recipe(
         {"dim": 48, "depths": [2, 2, 2, 1], "heads": [2, 4, 8, 16], "drop_path": 0.1},
-        160, final_steps=40, encoder_from="", small_steps=1400,
+        300, final_steps=60, encoder_from="", small_steps=3000,
     ),
 }  # fmt: skip
 """In the order in which they are trained: what others start from comes first."""
