@@ -14,7 +14,7 @@ from napari_drososeg._widgets.error_maps import MARK
 from napari_drososeg._widgets.layers import label_colormap, label_features, shape_of, space_of
 from napari_drososeg._widgets.store import IN_MEMORY_BYTES
 from napari_drososeg._widgets.work import Work
-from napari_drososeg._widgets.worker import Control, State, be_polite, handing_over, launch
+from napari_drososeg._widgets.worker import Control, State, be_polite, handing_over
 
 if TYPE_CHECKING:
     import napari
@@ -77,13 +77,7 @@ class RoundComparer(Work):
         self._share = 0.0
         first, second = pair.numbers
         self._set_state(State.RUNNING, f"Comparing round {first} with round {second} …")
-        self._begin(
-            "Comparing rounds on",
-            image.name,
-            lambda control, connect: launch(
-                _differences, stack, pair, config, control, control=control, connect=connect
-            ),
-        )
+        self._begin("Comparing rounds on", image.name, _differences, stack, pair, config)
 
     def _take(self, piece: NDArray[np.uint8]) -> None:
         self._share = float(np.count_nonzero(piece)) / piece.size

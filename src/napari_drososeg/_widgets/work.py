@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
@@ -14,7 +14,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_drososeg._widgets.files import say_failure
 from napari_drososeg._widgets.job import duration
-from napari_drososeg._widgets.worker import ClosingWorker, Control, State
+from napari_drososeg._widgets.worker import ClosingWorker, Control, State, launch
 
 if TYPE_CHECKING:
     import napari
@@ -88,22 +88,21 @@ class Work(QObject):
 
     # ---------------------------------------------------------------- start and stop
 
-    def _begin(
-        self, what: str, name: str, start: Callable[[Control, dict[str, Callable[..., None]]], ClosingWorker]
-    ) -> None:
+    def _begin(self, what: str, name: str, function: Callable[..., Iterator[Any]], *arguments: Any) -> None:
         """Start the worker.
 
         Parameters
         ----------
         what, name : str
             The work and the layer it is for, for the activity dock and the notification at the end.
-        start : callable
-            Gives the running worker for a control and the handlers of its signals.
+        function, *arguments
+            The generator of the pieces, as `launch` takes it.
         """
         self._name = name
         self._bar = cancelable_progress(total=100, desc=f"{what} {name}")
         self._control = Control()
-        self._worker = start(self._control, {"yielded": self._on_yielded, "finished": self._on_finished})
+        handlers = {"yielded": self._on_yielded, "finished": self._on_finished}
+        self._worker = launch(function, *arguments, control=self._control, connect=handlers)
         self._timer.start()
 
     def cancel(self) -> None:
