@@ -48,6 +48,7 @@ class BatchWidget(BatchChoice):
 
     def _connect(self) -> None:
         self.altered.connect(self.update_state)
+        self.looked.connect(self._show_outlook)
         for name in REMEMBERED:
             getattr(self, name).changed.connect(self._remember)
         for field in (

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_drososeg._widgets import checks
@@ -31,8 +31,15 @@ LOOK_MS = 300
 
 
 class BatchChoice(BatchForm):
-    """The form with its meaning. Says nothing of runs."""
+    """The form with its meaning. Says nothing of runs.
 
+    Signals
+    -------
+    looked
+        `outlook` is about what the form says.
+    """
+
+    looked = Signal()
     section = "batch"
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -141,7 +148,7 @@ class BatchChoice(BatchForm):
         """Look at the files once the user has stopped typing."""
         if not self._closed:
             self._failed_look = ""
-            self.update_state()
+            self.altered.emit()
             self._later.start()
 
     def _look(self) -> None:
@@ -170,10 +177,7 @@ class BatchChoice(BatchForm):
         if job != self.job():  # something else was chosen meanwhile
             self._later.start()
         else:
-            self._show_outlook()
-
-    def _show_outlook(self) -> None:
-        raise NotImplementedError
+            self.looked.emit()
 
     # ---------------------------------------------------------------- what is said of it
 

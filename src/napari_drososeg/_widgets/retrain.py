@@ -60,6 +60,7 @@ class RetrainWidget(RoundActions):
             create_worker(import_module, module, _start_thread=True)
 
     def _connect(self) -> None:
+        self.altered.connect(self.update_state)
         self.image.changed.connect(self.reset_choices)
         self.labels.changed.connect(self._labels_chosen)
         self.start.changed.connect(self._start_picked)

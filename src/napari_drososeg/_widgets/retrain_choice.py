@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_drososeg._widgets import preferences
@@ -43,7 +43,14 @@ class RetrainChoice(RetrainForm):
     ----------
     viewer : napari.Viewer
         The viewer whose layers are read.
+
+    Signals
+    -------
+    altered
+        Something else is chosen, or known of what is chosen: marks, texts and buttons may have to change.
     """
+
+    altered = Signal()
 
     def __init__(self, viewer: napari.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -56,11 +63,7 @@ class RetrainChoice(RetrainForm):
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(150)
-        self._later.timeout.connect(self.update_state)
-
-    def update_state(self) -> None:
-        """Bring marks, texts and buttons up to date with what is chosen."""
-        raise NotImplementedError
+        self._later.timeout.connect(self.altered)
 
     def restore(self) -> None:
         """Take what was chosen last time."""
@@ -91,7 +94,7 @@ class RetrainChoice(RetrainForm):
         self.image.reset_choices()
         self._image_changed()
         self._fill_labels()
-        self.update_state()
+        self.altered.emit()
 
     def _image_changed(self) -> None:
         image = self.image.value

@@ -43,8 +43,8 @@ class TrainingProcess:
         out, err = (Path(self._folder.name) / name for name in ("events.jsonl", "errors.txt"))
         try:
             with out.open("wb") as said, err.open("wb") as complained:
-                # unbuffered (-u), so that events come as they happen
-                self._process = start_python(["-u", "-c", START, *arguments], stdin=PIPE, stdout=said, stderr=complained)
+                command = ["-u", "-c", START, *arguments]  # unbuffered, so that events come as they happen
+                self._process = start_python(command, stdin=PIPE, stdout=said, stderr=complained)
         except DrososegError:
             self._folder.cleanup()
             raise
