@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QMenu, QMessageBox, QWidget
 
 from napari_drososeg._widgets import files
@@ -46,6 +46,8 @@ class BatchWidget(BatchChoice):
         self.look_soon()
 
     def _connect(self) -> None:
+        self.closing.connect(self.stop)
+        self.undocked.connect(self.runner.close)
         self.altered.connect(self.update_state)
         self.looked.connect(self._show_outlook)
         for name in REMEMBERED:
@@ -263,15 +265,3 @@ class BatchWidget(BatchChoice):
             self._life.over = True
             self._later.stop()
             self.runner.close()
-
-    def closeEvent(self, event: Any) -> None:
-        """Stop what goes on; what is done stays on disk."""
-        self.stop()
-        super().closeEvent(event)
-
-    def event(self, event: QEvent | None) -> bool:
-        """Stop the run when napari takes the widget out of its dock: it does not close it then."""
-        removed = event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if removed and hasattr(self, "runner"):
-            self.runner.close()
-        return bool(super().event(event))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
 
 from napari_drososeg._widgets import comparison_checks, files, preferences
@@ -58,6 +58,8 @@ class EvaluateWidget(EvaluateForm):
         self.reset_choices()
 
     def _connect(self) -> None:
+        self.closing.connect(self.stop)
+        self.undocked.connect(self.comparer.close)
         for combo in (self.labels, self.truth):
             combo.changed.connect(self._pick)
         for field in (self.in_view, self.error_map):
@@ -265,15 +267,3 @@ class EvaluateWidget(EvaluateForm):
             self._life.over = True
             self._later.stop()
             self.comparer.close()
-
-    def closeEvent(self, event: Any) -> None:
-        """Stop what goes on."""
-        self.stop()
-        super().closeEvent(event)
-
-    def event(self, event: QEvent | None) -> bool:
-        """Stop when napari takes the widget out of its dock: it does not close it then."""
-        removed = event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if removed and hasattr(self, "comparer"):
-            self.comparer.close()
-        return bool(super().event(event))

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from magicgui.widgets import ComboBox, Container, Label, ProgressBar, PushButton
 from magicgui.widgets.bases import Widget
-from qtpy.QtCore import QObject, Qt
-from qtpy.QtGui import QIcon
+from qtpy.QtCore import QEvent, QObject, Qt, Signal
+from qtpy.QtGui import QCloseEvent, QIcon
 from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
@@ -44,7 +44,17 @@ class FieldForm(QScrollArea):
     ----------
     widest : str
         Longest title of a field: all titles are as wide, so that the fields line up.
+
+    Signals
+    -------
+    closing
+        It is closed.
+    undocked
+        napari takes it out of its dock, which does not close it.
     """
+
+    closing = Signal()
+    undocked = Signal()
 
     def __init__(self, widest: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -65,6 +75,17 @@ class FieldForm(QScrollArea):
     @property
     def _closed(self) -> bool:
         return self._life.over
+
+    def closeEvent(self, event: QCloseEvent | None) -> None:
+        """Say so, before it is closed."""
+        self.closing.emit()
+        super().closeEvent(event)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Say when it has been taken out of its dock."""
+        if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.undocked.emit()
+        return bool(super().event(event))
 
     def row(self, name: str, title: str, *widgets: Widget) -> Container:
         """Make a line of the form: title, then controls. The first control carries the mark's reason."""

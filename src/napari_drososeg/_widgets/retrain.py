@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_drososeg._widgets import files
@@ -60,6 +60,8 @@ class RetrainWidget(RoundActions):
             create_worker(import_module, module, _start_thread=True)
 
     def _connect(self) -> None:
+        self.closing.connect(self.stop)
+        self.undocked.connect(self.stop)
         self.altered.connect(self.update_state)
         self.image.changed.connect(self.reset_choices)
         self.labels.changed.connect(self._labels_chosen)
@@ -272,11 +274,6 @@ class RetrainWidget(RoundActions):
 
     # ---------------------------------------------------------------- the end
 
-    def closeEvent(self, event: Any) -> None:
-        """Stop what goes on; what was painted is kept."""
-        self.stop()
-        super().closeEvent(event)
-
     def stop(self) -> None:
         """Keep what was painted, stop timers, training and prediction, and let go of the viewer."""
         if self._closed:
@@ -292,10 +289,3 @@ class RetrainWidget(RoundActions):
         self.annotations.clear()
         for key in KEYS:
             self.viewer.bind_key(key, None)
-
-    def event(self, event: QEvent | None) -> bool:
-        """Stop when napari takes the widget out of its dock: it does not close it then."""
-        removed = event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if removed and hasattr(self, "training"):
-            self.stop()
-        return bool(super().event(event))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_drososeg._widgets import files
@@ -70,6 +70,8 @@ class SegmentWidget(Choice):
     # ---------------------------------------------------------------- set up
 
     def _connect(self) -> None:
+        self.closing.connect(self.stop)
+        self.undocked.connect(self.runner.close)
         self.altered.connect(self.update_state)
         self.image.changed.connect(self._image_changed)
         self.network.changed.connect(self._network_changed)
@@ -290,11 +292,6 @@ class SegmentWidget(Choice):
 
     # ---------------------------------------------------------------- the end
 
-    def closeEvent(self, event: Any) -> None:
-        """Stop what goes on; what is done stays in the layer."""
-        self.stop()
-        super().closeEvent(event)
-
     def stop(self) -> None:
         """Stop timers and run, and let go of the viewer."""
         if not self._closed:
@@ -302,10 +299,3 @@ class SegmentWidget(Choice):
             self._later.stop()
             self._strokes.stop()
             self.runner.close()
-
-    def event(self, event: QEvent | None) -> bool:
-        """Stop the run when napari takes the widget out of its dock: it does not close it then."""
-        removed = event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if removed and hasattr(self, "runner"):
-            self.runner.close()
-        return bool(super().event(event))
