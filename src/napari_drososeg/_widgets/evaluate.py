@@ -48,12 +48,7 @@ class EvaluateWidget(EvaluateForm):
         self._later.setSingleShot(True)
         self._later.setInterval(150)
         self._later.timeout.connect(self.update_state)
-        for name, value in preferences.load("evaluate").items():
-            if name in REMEMBERED:
-                try:
-                    getattr(self, name).value = value
-                except (ValueError, TypeError):  # a choice of an older version
-                    continue
+        preferences.restore("evaluate", self, REMEMBERED)
         self._connect()
         self.reset_choices()
 
@@ -68,7 +63,7 @@ class EvaluateWidget(EvaluateForm):
             getattr(self, name).changed.connect(self._remember)
         for field in (self.averaged, self.in_pixels):
             field.changed.connect(self._show_result)
-        self.sample_button.clicked.connect(lambda: self._open_sample())
+        self.sample_button.clicked.connect(lambda: files.open_sample(self.viewer, self.sample_button, self._life))
         self.run_button.clicked.connect(self.run_or_cancel)
         self.copy_button.clicked.connect(self._copy)
         self.save_button.clicked.connect(self._save)
@@ -79,7 +74,7 @@ class EvaluateWidget(EvaluateForm):
         self.viewer.dims.events.point.connect(self._look_later)
 
     def _remember(self, _changed: Any = None) -> None:
-        preferences.save("evaluate", {name: getattr(self, name).value for name in REMEMBERED})
+        preferences.update("evaluate", {name: getattr(self, name).value for name in REMEMBERED})
 
     # ---------------------------------------------------------------- what is chosen
 
@@ -213,14 +208,6 @@ class EvaluateWidget(EvaluateForm):
             self.comparer.start(job)
         except Exception as error:
             files.say_failure(error)
-
-    def _open_sample(self) -> None:
-        self.sample_button.enabled = False
-        files.open_sample(self.viewer, self._sample_opened)
-
-    def _sample_opened(self) -> None:
-        if not self._closed:
-            self.sample_button.enabled = True
 
     def table_text(self) -> str:
         """Both tables with tabs between the cells."""

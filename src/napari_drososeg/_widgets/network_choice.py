@@ -203,24 +203,18 @@ class NetworkChoice(FieldForm):
 
     def restore(self, names: tuple[str, ...]) -> None:
         """Take what was chosen last time."""
-        for name, value in preferences.load(self.section).items():
-            if name in names:
-                try:
-                    getattr(self, name).value = value
-                except (ValueError, TypeError):  # a choice of an older version, or of another machine
-                    if name == "device" and isinstance(value, str):
-                        self._wanted_device = value  # the probe says whether it is here
+        device = preferences.restore(self.section, self, names).get("device")
+        if isinstance(device, str):
+            self._wanted_device = device  # the probe says whether it is here
 
     def remember(self, names: tuple[str, ...]) -> None:
         """Keep what is chosen for the next time."""
-        before = preferences.load(self.section)
         choices = {name: getattr(self, name).value for name in names}
         if self._wanted_device is not None:
             choices["device"] = self._wanted_device
         if self.network.value is not None:
             choices["network"] = self.network.value
-        if {**before, **choices} != before:
-            preferences.save(self.section, {**before, **choices})
+        preferences.update(self.section, choices)
 
     # ---------------------------------------------------------------- what this machine can do
 

@@ -71,7 +71,7 @@ class RetrainWidget(RoundActions):
         for field in (self.steps, self.outline):
             field.changed.connect(self.update_state)
         self.open_button.clicked.connect(lambda: files.open_menu(self, self.viewer, self.open_button.native))
-        self.sample_button.clicked.connect(lambda: self._open_sample())
+        self.sample_button.clicked.connect(lambda: files.open_sample(self.viewer, self.sample_button, self._life))
         self.run_button.clicked.connect(self.retrain_or_stop)
         self.copy_button.clicked.connect(self._copy)
         self.training.changed.connect(self.show_run)
@@ -254,15 +254,6 @@ class RetrainWidget(RoundActions):
         if failed:
             show_error(text)
         self._show_progress()
-
-    def _open_sample(self) -> None:
-        self.sample_button.enabled, self.sample_button.text = False, "Opening …"
-
-        def finished() -> None:
-            if not self._closed:
-                self.sample_button.enabled, self.sample_button.text = True, "Open the sample stack"
-
-        files.open_sample(self.viewer, finished)
 
     def _copy(self) -> None:
         annotation = self.annotation

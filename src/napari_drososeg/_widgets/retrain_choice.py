@@ -67,17 +67,11 @@ class RetrainChoice(RetrainForm):
 
     def restore(self) -> None:
         """Take what was chosen last time."""
-        for name, value in preferences.load(SECTION).items():
-            if name in REMEMBERED:
-                with contextlib.suppress(ValueError, TypeError):  # a choice of an older version
-                    getattr(self, name).value = value
+        preferences.restore(SECTION, self, REMEMBERED)
 
     def remember(self, _changed: Any = None) -> None:
         """Keep what is chosen for the next time."""
-        before = preferences.load(SECTION)
-        choices = {name: getattr(self, name).value for name in REMEMBERED}
-        if {**before, **choices} != before:
-            preferences.save(SECTION, {**before, **choices})
+        preferences.update(SECTION, {name: getattr(self, name).value for name in REMEMBERED})
 
     def _look_later(self, _event: Any = None) -> None:
         if not self._closed and not self._later.isActive():

@@ -81,7 +81,7 @@ class SegmentWidget(Choice):
             getattr(self, name).changed.connect(lambda _value: self.remember(REMEMBERED))
         self.pixel_size.changed.connect(self._pixel_size_changed)
         self.open_button.clicked.connect(lambda: files.open_menu(self, self.viewer, self.open_button.native))
-        self.sample_button.clicked.connect(lambda: self._open_sample())
+        self.sample_button.clicked.connect(lambda: files.open_sample(self.viewer, self.sample_button, self._life))
         self.run_button.clicked.connect(self.run_or_cancel)
         self.save_button.clicked.connect(self._save)
         self.copy_button.clicked.connect(self._copy)
@@ -242,15 +242,6 @@ class SegmentWidget(Choice):
             return
         self.runner.start(job, card, image, stack)
         self.update_state()
-
-    def _open_sample(self) -> None:
-        self.sample_button.enabled, self.sample_button.text = False, "Opening …"
-
-        def finished() -> None:
-            if not self._closed:
-                self.sample_button.enabled, self.sample_button.text = True, "Open the sample stack"
-
-        files.open_sample(self.viewer, finished)
 
     def _save(self) -> None:
         target, image = self.target, self._image
