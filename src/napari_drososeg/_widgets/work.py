@@ -26,6 +26,32 @@ REFRESH_SECONDS = 0.2
 LONG_SECONDS = 10.0
 
 
+class ActivityBar:
+    """The bar of some work in napari's activity dock; it has a button that cancels."""
+
+    _bar: cancelable_progress | None = None
+
+    def begin(self, what: str) -> None:
+        """Show the bar, with the work in words."""
+        self._bar = cancelable_progress(total=100, desc=what)
+
+    def show(self, fraction: float | None) -> None:
+        """Show how much is done; None leaves it as it is."""
+        if self._bar is not None and fraction is not None:
+            self._bar.update(int(100 * fraction) - self._bar.n)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether its button was pressed."""
+        return self._bar is not None and self._bar.is_canceled
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
 class Work(QObject):
     """Does one piece of work at a time: state, progress, activity dock, cancelling, and an end on every way out.
 
@@ -56,7 +82,7 @@ class Work(QObject):
         self._timer.timeout.connect(self._tick)
         self._worker: ClosingWorker | None = None
         self._control = Control()
-        self._bar: cancelable_progress | None = None
+        self._bar = ActivityBar()
         self._clear()
 
     def _clear(self) -> None:
@@ -99,7 +125,7 @@ class Work(QObject):
             The generator of the pieces, as `launch` takes it.
         """
         self._name = name
-        self._bar = cancelable_progress(total=100, desc=f"{what} {name}")
+        self._bar.begin(f"{what} {name}")
         self._control = Control()
         handlers = {"yielded": self._on_yielded, "finished": self._on_finished}
         self._worker = launch(function, *arguments, control=self._control, connect=handlers)
@@ -120,7 +146,7 @@ class Work(QObject):
                 with contextlib.suppress(TypeError, RuntimeError):
                     signal.disconnect()
             worker.quit()
-        self._close_bar()
+        self._bar.close()
         self._pending.clear()
         self.state = State.IDLE
 
@@ -158,7 +184,7 @@ class Work(QObject):
             self._refresh_if_due()
         except Exception as error:  # a full disk, a layer in an unforeseen state: end the work and say so once
             self._fail(error)
-        if self._bar is not None and self._bar.is_canceled:
+        if self._bar.cancelled:
             self.cancel()
         if self._finished and not self._pending:
             self._end()
@@ -178,8 +204,7 @@ class Work(QObject):
         if now < self._refresh_due:
             return
         self._refresh()
-        if self._bar is not None and self.fraction is not None:
-            self._bar.update(int(100 * self.fraction) - self._bar.n)
+        self._bar.show(self.fraction)
         # a section of 16k pixels takes napari long to show: never spend more than a fifth of the time on it
         took = time.monotonic() - now
         self._refresh_due = now + took + max(REFRESH_SECONDS, 4 * took)
@@ -192,7 +217,7 @@ class Work(QObject):
         cancelled = self.state is State.CANCELLING
         seconds = time.monotonic() - self._started
         self._worker = None
-        self._close_bar()
+        self._bar.close()
         try:
             self._conclude(seconds)
         except Exception as error:  # arrays on a disk that has gone
@@ -212,11 +237,6 @@ class Work(QObject):
     def _summary(self, cancelled: bool, seconds: float) -> str:
         """Say how it ended, where it did not fail."""
         return "Cancelled." if cancelled else f"Done in {duration(seconds)}."
-
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
     def _set_state(self, state: State, message: str) -> None:
         self.state, self.message = state, message
