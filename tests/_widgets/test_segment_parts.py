@@ -64,7 +64,7 @@ def test_the_view_has_moved_when_its_middle_was_out_of_sight() -> None:
 
 
 def test_a_pan_brings_what_is_seen_now_first(zoo_with_tiny: Path) -> None:
-    from napari_drososeg._widgets.worker import Control, Piece, _segment
+    from napari_drososeg._widgets.worker import Control, Piece, segment
     from napari_drososeg.inference import Predictor
     from napari_drososeg.io import as_stack
 
@@ -74,7 +74,7 @@ def test_a_pan_brings_what_is_seen_now_first(zoo_with_tiny: Path) -> None:
     image = np.random.default_rng(0).integers(0, 255, (1, 256, 256), np.uint8)
     views = [View(0, (0, 64, 0, 64))]
     control, corners = Control(), []
-    for what in _segment(
+    for what in segment(
         lambda notify: Predictor(network, config, notify=notify),
         as_stack(image), job, DoneMap(), lambda: views[-1], lambda _text: None, control,
     ):  # fmt: skip

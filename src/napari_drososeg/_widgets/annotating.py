@@ -10,7 +10,6 @@ import numpy as np
 
 from napari_drososeg._widgets.keeping import LeftWorkspace, WorkspaceKeeper
 from napari_drososeg._widgets.layers import Target, file_of
-from napari_drososeg._widgets.overview import Overview
 from napari_drososeg._widgets.shared_layers import SharedLayers
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.io import Stack, read_stack
@@ -46,35 +45,17 @@ class ImageAnnotation(SharedLayers):
     """
 
     def __init__(self, viewer: napari.Viewer, image: Image, folder: Path, classes: ClassTable) -> None:
-        super().__init__(viewer, image)
-        self.folder, self._classes = folder, classes
+        super().__init__(viewer, image, classes, self._open_or_create)
+        self.folder = folder
         if is_workspace(folder):
             self._try(self.open)
 
-    @property
-    def classes(self) -> ClassTable:
-        """What labels mean: as the workspace says, once it is there."""
-        return self._classes if self.workspace is None else self.workspace.classes
-
     # ---------------------------------------------------------------- the workspace
 
-    def open(self) -> Workspace:
-        """Open the workspace; make it where it is not there.
-
-        Raises
-        ------
-        DrososegError
-            If it is open elsewhere, belongs to another image, or cannot be written.
-        """
-        if self.workspace is None:
-            if is_workspace(self.folder):
-                self.workspace = open_workspace(self.folder, self.stack)
-            else:
-                self.workspace = create_workspace(self.folder, self._with_path(), self._classes)
-            self.overview = Overview(self.viewer, self.image, self.workspace)
-            for painting in self.paintings:
-                self._connect(painting)
-        return self.workspace
+    def _open_or_create(self) -> Workspace:
+        if is_workspace(self.folder):
+            return open_workspace(self.folder, self.stack)
+        return create_workspace(self.folder, self._with_path(), self.classes)
 
     def _with_path(self) -> Stack:
         """Return the image with the file it is in, so that it can be trained on without a viewer."""
@@ -97,11 +78,6 @@ class ImageAnnotation(SharedLayers):
             self.overview = None
         if workspace is not None:
             workspace.close()
-
-    def use_classes(self, classes: ClassTable) -> None:
-        """Let labels mean something else, as long as there is no workspace."""
-        if self.workspace is None:
-            self._classes = classes
 
     # ---------------------------------------------------------------- reviewed regions
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QMenu, QMessageBox, QWidget
 
 from napari_drososeg._widgets import files
@@ -16,7 +16,6 @@ from napari_drososeg._widgets.batch_outlook import FileRow
 from napari_drososeg._widgets.batch_record import RecordDialog
 from napari_drososeg._widgets.batch_running import BatchRunner
 from napari_drososeg._widgets.job import duration
-from napari_drososeg._widgets.network_card import details
 from napari_drososeg._widgets.opening import show_result
 from napari_drososeg._widgets.sample_data import synthetic_folder
 from napari_drososeg._widgets.worker import State
@@ -47,20 +46,21 @@ class BatchWidget(BatchChoice):
         self.look_soon()
 
     def _connect(self) -> None:
+        self.closing.connect(self.stop)
+        self.undocked.connect(self.runner.close)
         self.altered.connect(self.update_state)
+        self.looked.connect(self._show_outlook)
         for name in REMEMBERED:
             getattr(self, name).changed.connect(self._remember)
         for field in (
             self.source, self.files, self.pattern, self.subfolders, self.network, self.output, self.form, self.areas,
-            self.probabilities, self.existing, self.device, self.engine, self.precision, self.halo, self.pixel_size,
-            self.workers, self.invert, self.fill, self.fill_value, self.check_sections,
+            self.probabilities, self.existing, *self.how, self.pixel_size, self.workers, self.check_sections,
         ):  # fmt: skip
             field.changed.connect(self.look_soon)
         self.source.changed.connect(self._propose_output)
         self.source_button.clicked.connect(lambda: self._source_menu())
         self.output_button.clicked.connect(lambda: self._choose_output())
         self.sample_button.clicked.connect(lambda: self._make_sample())
-        self.info_button.clicked.connect(lambda: self._show_details())
         self.run_button.clicked.connect(lambda: self.run_or_cancel())
         self.record_button.clicked.connect(lambda: self.open_record())
         self.copy_button.clicked.connect(lambda: self._copy())
@@ -75,7 +75,6 @@ class BatchWidget(BatchChoice):
         """Bring marks, texts, table and buttons up to date with what is chosen."""
         if self._closed or self.runner.busy:
             return
-        self.fill_value.enabled = bool(self.fill.value)
         self.pattern.enabled = self.subfolders.enabled = not self.files.value
         self.empty.visible = not self.source.value.strip()
         self.probe()
@@ -258,14 +257,6 @@ class BatchWidget(BatchChoice):
         worker.finished.connect(lambda: self._closed or setattr(self.sample_button, "enabled", True))
         worker.start()
 
-    def _show_details(self) -> None:
-        if self.card is not None:
-            box = QMessageBox(
-                QMessageBox.Icon.NoIcon, self.card.title, details(self.card), QMessageBox.StandardButton.Close, self
-            )
-            box.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-            box.open()
-
     # ---------------------------------------------------------------- the end
 
     def stop(self) -> None:
@@ -274,15 +265,3 @@ class BatchWidget(BatchChoice):
             self._life.over = True
             self._later.stop()
             self.runner.close()
-
-    def closeEvent(self, event: Any) -> None:
-        """Stop what goes on; what is done stays on disk."""
-        self.stop()
-        super().closeEvent(event)
-
-    def event(self, event: QEvent | None) -> bool:
-        """Stop the run when napari takes the widget out of its dock: it does not close it then."""
-        removed = event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if removed and hasattr(self, "runner"):
-            self.runner.close()
-        return bool(super().event(event))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_drososeg._widgets import checks
@@ -16,9 +16,6 @@ from napari_drososeg._widgets.batch_outlook import Outlook, look_at
 from napari_drososeg._widgets.fields import MARK
 from napari_drososeg._widgets.file_table import printable
 from napari_drososeg._widgets.job import duration
-from napari_drososeg._widgets.network_card import details, summary
-from napari_drososeg._widgets.network_choice import NO_NETWORK
-from napari_drososeg.inference import PredictConfig
 
 REMEMBERED = (
     "source", "output", "files", "pattern", "subfolders", "form", "areas", "existing", "device", "engine", "precision",
@@ -31,8 +28,15 @@ LOOK_MS = 300
 
 
 class BatchChoice(BatchForm):
-    """The form with its meaning. Says nothing of runs."""
+    """The form with its meaning. Says nothing of runs.
 
+    Signals
+    -------
+    looked
+        `outlook` is about what the form says.
+    """
+
+    looked = Signal()
     section = "batch"
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -58,18 +62,6 @@ class BatchChoice(BatchForm):
         self.remember(REMEMBERED)
 
     # ---------------------------------------------------------------- what is chosen
-
-    def config(self) -> PredictConfig:
-        """How it is predicted, as the form says it."""
-        return PredictConfig(
-            device=self.device.value,
-            engine=self.engine.value,
-            precision=self.precision.value,
-            halo=self.halo.value,
-            pixel_size=float(self.pixel_size.value) or None,
-            invert=bool(self.invert.value),
-            fill_nan=float(self.fill_value.value) if self.fill.value else None,
-        )
 
     def job(self) -> BatchJob | None:
         """Return what Run would do, or None where the form does not say it yet."""
@@ -141,7 +133,7 @@ class BatchChoice(BatchForm):
         """Look at the files once the user has stopped typing."""
         if not self._closed:
             self._failed_look = ""
-            self.update_state()
+            self.altered.emit()
             self._later.start()
 
     def _look(self) -> None:
@@ -170,24 +162,13 @@ class BatchChoice(BatchForm):
         if job != self.job():  # something else was chosen meanwhile
             self._later.start()
         else:
-            self._show_outlook()
-
-    def _show_outlook(self) -> None:
-        raise NotImplementedError
+            self.looked.emit()
 
     # ---------------------------------------------------------------- what is said of it
 
     def _show_texts(self) -> None:
-        card = self.card
         self.summary.value = self._summary()
-        self.info_button.enabled = card is not None
-        if card is None:
-            self.card_text.value = self._zoo_problem or NO_NETWORK
-            self.card_text.tooltip = self.info_button.tooltip = self.card_text.value
-            return
-        runs_on = f"Runs on {self.probed.description}" if self.probed.description else ""
-        self.card_text.value = "\n".join(line for line in (summary(card), runs_on) if line)
-        self.card_text.tooltip = self.info_button.tooltip = details(card)
+        self.show_card()
 
     def _summary(self) -> str:
         """Say how many files there are, how large they are and how long they will take."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, LineEdit, PushButton, SpinBox
-from magicgui.widgets import ProgressBar as _ProgressBar
-from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QSizePolicy, QWidget
-from superqt import QCollapsible
+from magicgui.widgets import CheckBox, ComboBox, LineEdit, PushButton, SpinBox
+from qtpy.QtWidgets import QWidget
 
-from napari_drososeg._widgets.fields import small, wrap
+from napari_drososeg._widgets.fields import button_line, column, foldaway, main_button, note, progress_bar, small
 from napari_drososeg._widgets.file_table import FileTable
 from napari_drososeg._widgets.legend import Legend
 from napari_drososeg._widgets.network_choice import NetworkChoice
@@ -27,7 +24,11 @@ class BatchForm(NetworkChoice):
     """All controls of the Batch widget."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__("Precision", parent)
+        super().__init__(
+            "Width of a pixel in nanometres, for all files. 0 takes what each file says of itself, and the network's "
+            "own size where it says nothing. A wrong size makes every network fail.",
+            parent,
+        )
         self._build_input()
         self._build_output()
         self._build_advanced()
@@ -42,7 +43,7 @@ class BatchForm(NetworkChoice):
             tooltip="The folder whose images are segmented, or one image. They are only read.",
         )
         self.source_button = PushButton(text="…", tooltip="Chooses the folder, or a single file.")
-        self.empty_text = Label(value="Choose a folder of images above. To see how it goes without images of your own:")
+        self.empty_text = note("Choose a folder of images above. To see how it goes without images of your own:")
         self.sample_button = PushButton(
             text="Make a sample folder",
             tooltip="Draws eight synthetic sections into a new temporary folder and puts it in above.",
@@ -63,31 +64,15 @@ class BatchForm(NetworkChoice):
             text="subfolders",
             tooltip="Takes files in folders below as well; the labels get the same folders.",
         )
-        self.network = ComboBox(
-            name="network",
-            choices=(),
-            tooltip="The trained network that decides the class of every pixel. Networks differ in what they were "
-            "trained on: choose one whose images look like yours.",
+        small(self.source_button)
+        self.empty = column(self.empty_text, self.sample_button)
+        self.inputs = column(
+            self.row("source", "Input", self.source, self.source_button),
+            self.empty,
+            self.row("files", "Files", self.files),
+            self.row("pattern", "Pattern", self.pattern, self.subfolders),
+            *self.network_rows(),
         )
-        self.info_button = PushButton(text="i", tooltip="Everything known about this network.")
-        self.card_text = Label(value="")
-        self.empty = Container(widgets=[self.empty_text, self.sample_button], labels=False)
-        self.inputs = Container(
-            widgets=[
-                self.row("source", "Input", self.source, self.source_button),
-                self.empty,
-                self.row("files", "Files", self.files),
-                self.row("pattern", "Pattern", self.pattern, self.subfolders),
-                self.row("network", "Network", self.network, self.info_button),
-                self.card_text,
-            ],
-            labels=False,
-        )
-        for label in (self.empty_text, self.card_text):
-            wrap(label)
-        for button in (self.source_button, self.info_button):
-            small(button)
-        self.inputs.margins = self.empty.margins = (0, 0, 0, 0)
         self._layout.addWidget(self.inputs.native)
 
     def _build_output(self) -> None:
@@ -121,55 +106,18 @@ class BatchForm(NetworkChoice):
             tooltip="What happens to labels that are there. Keeping goes by the record, also after a crash: what it "
             "says is done is not done again. Making all again replaces files of the same names.",
         )
-        self.outputs = Container(
-            widgets=[
-                self.row("output", "Output", self.output, self.output_button),
-                self.row("form", "Format", self.form),
-                self.row("areas", "Also", self.areas, self.probabilities),
-                self.row("existing", "If done", self.existing),
-            ],
-            labels=False,
-        )
-        self.outputs.margins = (0, 0, 0, 0)
         small(self.output_button)
-        self.summary = Label(value="")
-        wrap(self.summary)
+        self.outputs = column(
+            self.row("output", "Output", self.output, self.output_button),
+            self.row("form", "Format", self.form),
+            self.row("areas", "Also", self.areas, self.probabilities),
+            self.row("existing", "If done", self.existing),
+        )
+        self.summary = note()
         self._layout.addWidget(self.outputs.native)
         self._layout.addWidget(self.summary.native)
 
     def _build_advanced(self) -> None:
-        self.device = ComboBox(
-            name="device",
-            choices=["auto", "cpu"],  # graphics cards are added once they are found
-            tooltip="What computes: auto takes the graphics card where there is one that works. Changes the speed, "
-            "and labels only in rare pixels.",
-        )
-        self.engine = ComboBox(
-            name="engine",
-            choices=["auto", "openvino", "torch"],
-            tooltip="The software that computes: auto takes OpenVINO on a CPU, which is several times faster there.",
-        )
-        self.precision = ComboBox(
-            name="precision",
-            choices=["auto", "f32", "bf16", "f16", "int8"],
-            tooltip="How exactly it computes: f32 is the reference; bf16, f16 and int8 are faster and change a few "
-            "pixels in a thousand.",
-        )
-        self.halo = ComboBox(
-            name="halo",
-            choices=["default", "exact"],
-            tooltip="How much is read around each tile: default leaves at least 99.95 % of the labels as they would be "
-            "without tiles, exact all of them and takes longer.",
-        )
-        self.pixel_size = FloatSpinBox(
-            name="pixel_size",
-            value=0,
-            min=0,
-            max=100_000,
-            step=0.1,
-            tooltip="Width of a pixel in nanometres, for all files. 0 takes what each file says of itself, and the "
-            "network's own size where it says nothing. A wrong size makes every network fail.",
-        )
         self.pixel_size.native.setSpecialValueText("as the files say")
         self.workers = SpinBox(
             name="workers",
@@ -179,26 +127,6 @@ class BatchForm(NetworkChoice):
             tooltip="Helping processes on this machine. More than one pays where there are many cores; each needs "
             "memory of its own. One that dies is replaced. 0 works without.",
         )
-        self.invert = CheckBox(
-            name="invert",
-            text="Invert grey values",
-            tooltip="For images whose membranes are bright: grey values are turned round for the network only.",
-        )
-        self.fill = CheckBox(
-            name="fill",
-            text="Fill NaN with",
-            tooltip="Pixels without a value (NaN, infinity) are taken as this grey value. Unticked, a file with such "
-            "pixels fails.",
-        )
-        self.fill_value = FloatSpinBox(
-            name="fill_value",
-            value=0,
-            min=-1e9,
-            max=1e9,
-            step=0.1,
-            enabled=False,
-            tooltip="The grey value that NaN pixels are taken as.",
-        )
         self.check_sections = CheckBox(
             name="check_sections",
             text="Look for odd sections first",
@@ -206,60 +134,28 @@ class BatchForm(NetworkChoice):
             tooltip="Lists sections that are missing (black or white), repeated, shifted or of another contrast, "
             "before predicting. They are predicted as they are. Reads every image once more.",
         )
-        fill_row = Container(widgets=[self.fill, self.fill_value], layout="horizontal", labels=False)
-        fill_row.margins = (0, 0, 0, 0)
-        self.advanced = Container(
-            widgets=[
-                self.row("device", "Device", self.device),
-                self.row("engine", "Engine", self.engine),
-                self.row("precision", "Precision", self.precision),
-                self.row("halo", "Halo", self.halo),
-                self.row("pixel_size", "nm/pixel", self.pixel_size),
-                self.row("workers", "Workers", self.workers),
-                self.invert,
-                fill_row,
-                self.check_sections,
-            ],
-            labels=False,
+        self.advanced = column(
+            *self.speed_rows(),
+            self.row("pixel_size", "nm/pixel", self.pixel_size),
+            self.row("workers", "Workers", self.workers),
+            *self.grey_rows(),
+            self.check_sections,
         )
-        self.advanced.margins = (6, 2, 0, 2)
-        self.collapsible = QCollapsible("▸ Advanced", expandedIcon=QIcon(), collapsedIcon=QIcon())
-        self.collapsible.setDuration(0)
-        self.collapsible.layout().setContentsMargins(0, 0, 0, 0)
-        self.collapsible.layout().setSpacing(0)
-        self.collapsible.toggleButton().setToolTip("Device, precision, pixel size, contrast, workers.")
-        self.collapsible.addWidget(self.advanced.native)
-        self.collapsible.toggled.connect(
-            lambda shown: self.collapsible.setText("▾ Advanced" if shown else "▸ Advanced")
-        )
+        self.collapsible = foldaway(self.advanced, "Device, precision, pixel size, contrast, workers.")
         self._layout.addWidget(self.collapsible)
 
     def _build_run(self) -> None:
-        self.run_button = PushButton(text="Run")
+        self.run_button = main_button("Run")
         self.record_button = PushButton(text="Record")
         self.copy_button = PushButton(text="Copy command")
-        buttons = Container(
-            widgets=[self.run_button, self.record_button, self.copy_button], layout="horizontal", labels=False
-        )
-        buttons.margins = (0, 2, 0, 2)
-        self.run_button.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        font = self.run_button.native.font()
-        font.setBold(True)
-        self.run_button.native.setFont(font)
-        for button in (self.record_button, self.copy_button):
-            small(button)
-        self.problem = Label(value="", visible=False)
-        self.progress = _ProgressBar(value=0, min=0, max=100, visible=False)
-        self.progress.native.setTextVisible(False)
-        self.progress.native.setMaximumHeight(8)
-        self.progress.tooltip = "How much of this run is done."
-        self.status = Label(value="")
-        self.detail = Label(value="", visible=False, tooltip="All that is known about the chosen file.")
-        for label in (self.problem, self.status, self.detail):
-            wrap(label)
+        self.problem = note(visible=False)
+        self.progress = progress_bar("How much of this run is done.")
+        self.status = note()
+        self.detail = note(visible=False, tooltip="All that is known about the chosen file.")
         self.table = FileTable()
         self.table.setToolTip("A double click opens image and labels in the viewer. Ctrl+C copies the chosen lines.")
         self.legend = Legend()
+        buttons = button_line(self.record_button, self.copy_button, main=self.run_button)
         for part in (buttons, self.problem, self.progress, self.status):
             self._layout.addWidget(part.native)
         self._layout.addWidget(self.table, 1)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import threading
 from collections import deque
 from contextlib import suppress
+from subprocess import PIPE
 from typing import Any
 
 from napari_drososeg._widgets.batch_job import BatchJob
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.inference.child import start_python
 
 
 class BatchProcess:
@@ -38,20 +37,13 @@ class BatchProcess:
     def __init__(self, job: BatchJob) -> None:
         self.said: deque[dict[str, Any]] = deque()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 -- closed by the reading thread
-        command = [sys.executable or "python", "-P", "-m", "napari_drososeg._widgets.batch_child"]
-        path = os.pathsep.join(p for p in sys.path if p)  # so that it finds the packages that are found here
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            self._process = start_python(
+                ["-m", "napari_drososeg._widgets.batch_child"], stdin=PIPE, stdout=PIPE, stderr=self._errors
             )
-        except OSError as error:
+        except DrososegError:
             self._errors.close()
-            raise DrososegError(f"Python cannot be started ({error.strerror or error}).") from error
+            raise
         self._tell(job.to_json())
         threading.Thread(target=self._read, name="drososeg-batch", daemon=True).start()
 

@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 from napari.utils.notifications import show_error, show_info, show_warning
-from napari.utils.progress import cancelable_progress
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_drososeg._widgets.batch_job import BatchJob, in_words
@@ -16,13 +15,13 @@ from napari_drososeg._widgets.batch_process import BatchProcess
 from napari_drososeg._widgets.fields import when_destroyed
 from napari_drososeg._widgets.file_table import FilesModel
 from napari_drososeg._widgets.job import duration
+from napari_drososeg._widgets.work import LONG_SECONDS, ActivityBar
 from napari_drososeg._widgets.worker import State
 
 TICK_MS = 50
 READ_BUDGET = 0.012
 """Seconds of one tick that may go into what the process said; the event loop stays free in between."""
 SHOW_SECONDS = 0.2
-LONG_SECONDS = 10.0
 
 DIED = (
     "The process that does the work was ended from outside, perhaps for want of memory. What is done is kept, and Run "
@@ -63,7 +62,7 @@ class BatchRunner(QObject):
         self._process: BatchProcess | None = None
         started = self._processes = []  # outlives the Qt object: napari may delete it without a word
         when_destroyed(self, lambda: [process.leave() for process in started])
-        self._bar: cancelable_progress | None = None
+        self._bar = ActivityBar()
         self._timer = QTimer(self)
         self._timer.setInterval(TICK_MS)
         self._timer.timeout.connect(self._tick)
@@ -80,7 +79,6 @@ class BatchRunner(QObject):
         self._started = time.monotonic()
         self._first: float | None = None
         self._show_due = 0.0
-        self._bar_shown = 0
 
     # ---------------------------------------------------------------- what the widget shows
 
@@ -128,7 +126,7 @@ class BatchRunner(QObject):
         self._job = job
         self._process = BatchProcess(job)
         self._processes[:] = [self._process]
-        self._bar = cancelable_progress(total=100, desc=f"Segmenting {title}")
+        self._bar.begin(f"Segmenting {title}")
         self._set_state(State.LOADING, "Opening the files and loading the network …")
         self._timer.start()
 
@@ -157,7 +155,7 @@ class BatchRunner(QObject):
         if self._process is not None:
             process, self._process = self._process, None
             process.leave()
-        self._close_bar()
+        self._bar.close()
         self.state = State.IDLE
 
     # ---------------------------------------------------------------- what the process says
@@ -170,12 +168,12 @@ class BatchRunner(QObject):
                 self._end(line["code"], line["text"])
                 return
             self._take(line)
-        if self._bar is not None and self._bar.is_canceled:
+        if self._bar.cancelled:
             self.cancel()
         now = time.monotonic()
         if now >= self._show_due:
             self.files.flush()
-            self._show_bar()
+            self._bar.show(self.fraction)
             self.changed.emit()
             took = time.monotonic() - now
             self._show_due = now + took + max(SHOW_SECONDS, 4 * took)
@@ -252,7 +250,7 @@ class BatchRunner(QObject):
     def _end(self, code: int, last_words: str) -> None:
         self._timer.stop()
         self._process = None
-        self._close_bar()
+        self._bar.close()
         seconds = time.monotonic() - self._started
         if code and self._error is None and not self._refused:
             self._error = last_words if code > 0 and last_words else DIED
@@ -282,17 +280,6 @@ class BatchRunner(QObject):
             return f"Cancelled: {self.files.summary()}. Run goes on with the rest."
         runs_on = f" ({self.runs_on})" if self.runs_on else ""
         return f"{self.files.summary()}. Took {duration(seconds)}{runs_on}."
-
-    def _show_bar(self) -> None:
-        if self._bar is not None and self.fraction is not None:
-            percent = int(100 * self.fraction)
-            self._bar.update(percent - self._bar_shown)
-            self._bar_shown = percent
-
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
     def _set_state(self, state: State, message: str) -> None:
         self.state, self.message = state, message

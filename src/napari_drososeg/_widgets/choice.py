@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -119,16 +120,7 @@ class Choice(Form):
 
     def config(self) -> PredictConfig:
         """How it is predicted, as the form says it."""
-        return PredictConfig(
-            device=self.device.value,
-            engine=self.engine.value,
-            precision=self.precision.value,
-            halo=self.halo.value,
-            tile=tile_edge(self.card.spec if self.card else None, self.halo.value),
-            pixel_size=float(self.pixel_size.value) or None,
-            invert=bool(self.invert.value),
-            fill_nan=float(self.fill_value.value) if self.fill.value else None,
-        )
+        return replace(super().config(), tile=tile_edge(self.card.spec if self.card else None, self.halo.value))
 
     def job(self, scope: Scope | None = None) -> Job | None:
         """Return what Run would do, or None where the form does not say it yet."""
@@ -204,11 +196,6 @@ class Choice(Form):
             return None
         pixels = read_pixels(job, card.spec, shape_of(image))
         return None if pixels is None else pixels * rate
-
-    @property
-    def runs_on(self) -> str:
-        """Device, engine and precision that Run would use, empty while they are not known."""
-        return self.probed.description
 
 
 def tile_edge(spec: NetworkSpec | None, halo: str) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from napari_drososeg._widgets.error_maps import ErrorMap, ErrorMaps
 from napari_drososeg._widgets.layers import stack_of
 from napari_drososeg._widgets.work import Work
-from napari_drososeg._widgets.worker import Control, State, be_polite, handing_over, launch
+from napari_drososeg._widgets.worker import Control, State, be_polite, handing_over
 from napari_drososeg.evaluation import Evaluation, SectionEvaluation, compare
 
 if TYPE_CHECKING:
@@ -102,11 +102,7 @@ class Comparer(Work):
         self.title = f"{job.labels.name} against {job.truth.name}"
         self._set_state(State.RUNNING, f"Comparing with {job.truth.name} …")
         arguments = (labels, truth, job.classes, job.sections, job.error_map)
-        self._begin(
-            "Evaluating",
-            job.labels.name,
-            lambda control, connect: launch(_compare, *arguments, control, control=control, connect=connect),
-        )
+        self._begin("Evaluating", job.labels.name, _compare, *arguments)
 
     def _take(self, piece: Compared) -> None:
         part, z = piece.part, piece.part.labels_section

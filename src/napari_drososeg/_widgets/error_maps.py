@@ -12,7 +12,7 @@ from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_drososeg._widgets import store
-from napari_drososeg._widgets.layers import shape_of, space_of
+from napari_drososeg._widgets.layers import add_above, shape_of, space_of
 from napari_drososeg.evaluation import ERROR_COLOR, strips
 
 if TYPE_CHECKING:
@@ -77,10 +77,7 @@ class ErrorMaps:
             metadata={MARK: {"labels": labels.name, "truth": truth.name}},
             **space_of(labels),
         )
-        active = self._viewer.layers.selection.active
-        self._viewer.add_layer(layer)
-        if active is not None and active in self._viewer.layers:
-            self._viewer.layers.selection.active = active  # the user did not select the new layer
+        add_above(self._viewer, layer)
         made = ErrorMap(layer, labels, truth, data)
         self._all.append(made)
         return made

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QWidget
 
 from napari_drososeg._widgets import comparison_checks, files, preferences
@@ -48,16 +48,13 @@ class EvaluateWidget(EvaluateForm):
         self._later.setSingleShot(True)
         self._later.setInterval(150)
         self._later.timeout.connect(self.update_state)
-        for name, value in preferences.load("evaluate").items():
-            if name in REMEMBERED:
-                try:
-                    getattr(self, name).value = value
-                except (ValueError, TypeError):  # a choice of an older version
-                    continue
+        preferences.restore("evaluate", self, REMEMBERED)
         self._connect()
         self.reset_choices()
 
     def _connect(self) -> None:
+        self.closing.connect(self.stop)
+        self.undocked.connect(self.comparer.close)
         for combo in (self.labels, self.truth):
             combo.changed.connect(self._pick)
         for field in (self.in_view, self.error_map):
@@ -66,7 +63,7 @@ class EvaluateWidget(EvaluateForm):
             getattr(self, name).changed.connect(self._remember)
         for field in (self.averaged, self.in_pixels):
             field.changed.connect(self._show_result)
-        self.sample_button.clicked.connect(lambda: self._open_sample())
+        self.sample_button.clicked.connect(lambda: files.open_sample(self.viewer, self.sample_button, self._life))
         self.run_button.clicked.connect(self.run_or_cancel)
         self.copy_button.clicked.connect(self._copy)
         self.save_button.clicked.connect(self._save)
@@ -77,7 +74,7 @@ class EvaluateWidget(EvaluateForm):
         self.viewer.dims.events.point.connect(self._look_later)
 
     def _remember(self, _changed: Any = None) -> None:
-        preferences.save("evaluate", {name: getattr(self, name).value for name in REMEMBERED})
+        preferences.update("evaluate", {name: getattr(self, name).value for name in REMEMBERED})
 
     # ---------------------------------------------------------------- what is chosen
 
@@ -212,14 +209,6 @@ class EvaluateWidget(EvaluateForm):
         except Exception as error:
             files.say_failure(error)
 
-    def _open_sample(self) -> None:
-        self.sample_button.enabled = False
-        files.open_sample(self.viewer, self._sample_opened)
-
-    def _sample_opened(self) -> None:
-        if not self._closed:
-            self.sample_button.enabled = True
-
     def table_text(self) -> str:
         """Both tables with tabs between the cells."""
         result, scores = self.comparer.result, self.scores
@@ -265,15 +254,3 @@ class EvaluateWidget(EvaluateForm):
             self._life.over = True
             self._later.stop()
             self.comparer.close()
-
-    def closeEvent(self, event: Any) -> None:
-        """Stop what goes on."""
-        self.stop()
-        super().closeEvent(event)
-
-    def event(self, event: QEvent | None) -> bool:
-        """Stop when napari takes the widget out of its dock: it does not close it then."""
-        removed = event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if removed and hasattr(self, "comparer"):
-            self.comparer.close()
-        return bool(super().event(event))

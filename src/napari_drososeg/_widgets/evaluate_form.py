@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from magicgui.widgets import CheckBox, ComboBox, Container, Label, PushButton
-from magicgui.widgets import ProgressBar as _ProgressBar
+from magicgui.widgets import CheckBox, ComboBox, PushButton
 from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
-from napari_drososeg._widgets.fields import FieldForm, small, wrap
+from napari_drososeg._widgets.fields import FieldForm, button_line, column, main_button, note, progress_bar
 from napari_drososeg._widgets.score_tables import NumberTable
 
 
@@ -27,8 +26,8 @@ class EvaluateForm(FieldForm):
             choices=(),
             tooltip="The labels that are right. Pixels that it leaves unlabelled (0) are not counted.",
         )
-        self.empty_text = Label(
-            value="To compare, two labels layers are needed: labels to judge and true ones. Open your own, or segment "
+        self.empty_text = note(
+            "To compare, two labels layers are needed: labels to judge and true ones. Open your own, or segment "
             "the sample stack, which has its true labels with it:"
         )
         self.sample_button = PushButton(
@@ -47,39 +46,26 @@ class EvaluateForm(FieldForm):
             value=True,
             tooltip="Adds a labels layer in which wrong pixels are yellow. Pressing Evaluate again draws it anew.",
         )
-        self.empty = Container(widgets=[self.empty_text, self.sample_button], labels=False)
-        self.choice = Container(
-            widgets=[
-                self.empty,
-                self.row("labels", "Labels", self.labels),
-                self.row("truth", "Truth", self.truth),
-                self.in_view,
-                self.error_map,
-            ],
-            labels=False,
+        self.empty = column(self.empty_text, self.sample_button)
+        self.choice = column(
+            self.empty,
+            self.row("labels", "Labels", self.labels),
+            self.row("truth", "Truth", self.truth),
+            self.in_view,
+            self.error_map,
         )
-        self.choice.margins = self.empty.margins = (0, 0, 0, 0)
-        wrap(self.empty_text)
         self._layout.addWidget(self.choice.native)
 
     def _build_run(self) -> None:
-        self.run_button = PushButton(text="Evaluate")
-        font = self.run_button.native.font()
-        font.setBold(True)
-        self.run_button.native.setFont(font)
-        self.problem = Label(value="", visible=False)
-        self.progress = _ProgressBar(value=0, min=0, max=100, visible=False)
-        self.progress.native.setTextVisible(False)
-        self.progress.native.setMaximumHeight(8)
-        self.progress.tooltip = "How much of the sections is compared."
-        self.status = Label(value="")
+        self.run_button = main_button("Evaluate")
+        self.problem = note(visible=False)
+        self.progress = progress_bar("How much of the sections is compared.")
+        self.status = note()
         for widget in (self.run_button, self.problem, self.progress, self.status):
             self._layout.addWidget(widget.native)
-        for label in (self.problem, self.status):
-            wrap(label)
 
     def _build_results(self) -> None:
-        self.heading = Label(value="")
+        self.heading = note()
         self.averaged = CheckBox(
             name="averaged",
             text="Mean over sections",
@@ -87,8 +73,8 @@ class EvaluateForm(FieldForm):
             "to quote.",
         )
         self.table = NumberTable()
-        self.accuracies = Label(value="")
-        self.confusion_text = Label(value="")
+        self.accuracies = note()
+        self.confusion_text = note()
         self.in_pixels = CheckBox(
             name="in_pixels",
             text="In pixels",
@@ -101,19 +87,14 @@ class EvaluateForm(FieldForm):
         self.save_button = PushButton(
             text="Save CSV", tooltip="Writes the scores of every section to a file that spreadsheets open."
         )
-        buttons = Container(widgets=[self.copy_button, self.save_button], layout="horizontal", labels=False)
-        buttons.margins = (0, 2, 0, 2)
+        buttons = button_line(self.copy_button, self.save_button)
         self.results = QWidget()
-        column = QVBoxLayout(self.results)
-        column.setContentsMargins(0, 4, 0, 0)
-        column.setSpacing(4)
+        layout = QVBoxLayout(self.results)
+        layout.setContentsMargins(0, 4, 0, 0)
+        layout.setSpacing(4)
         parts = (self.heading, self.table, self.averaged, self.accuracies, self.confusion_text, self.confusion)
         for part in (*parts, self.in_pixels, buttons):
-            column.addWidget(part if isinstance(part, QWidget) else part.native)
-        for label in (self.heading, self.accuracies, self.confusion_text):
-            wrap(label)
-        for button in (self.copy_button, self.save_button):
-            small(button)
+            layout.addWidget(part if isinstance(part, QWidget) else part.native)
         self.results.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
         self.results.hide()
         self._layout.addWidget(self.results)

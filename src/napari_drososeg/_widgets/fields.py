@@ -1,13 +1,15 @@
-"""A form in a scroll area: lines of a title and controls, and a mark for those that cannot work."""
+"""A form in a scroll area: lines of a title and controls, marks for those that cannot work, and what all forms have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from magicgui.widgets import ComboBox, Container, Label
+from magicgui.widgets import ComboBox, Container, Label, ProgressBar, PushButton
 from magicgui.widgets.bases import Widget
-from qtpy.QtCore import QObject, Qt
+from qtpy.QtCore import QEvent, QObject, Qt, Signal
+from qtpy.QtGui import QCloseEvent, QIcon
 from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from superqt import QCollapsible
 
 MARK = "⚠ "
 
@@ -42,7 +44,17 @@ class FieldForm(QScrollArea):
     ----------
     widest : str
         Longest title of a field: all titles are as wide, so that the fields line up.
+
+    Signals
+    -------
+    closing
+        It is closed.
+    undocked
+        napari takes it out of its dock, which does not close it.
     """
+
+    closing = Signal()
+    undocked = Signal()
 
     def __init__(self, widest: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -64,13 +76,23 @@ class FieldForm(QScrollArea):
     def _closed(self) -> bool:
         return self._life.over
 
+    def closeEvent(self, event: QCloseEvent | None) -> None:
+        """Say so, before it is closed."""
+        self.closing.emit()
+        super().closeEvent(event)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Say when it has been taken out of its dock."""
+        if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.undocked.emit()
+        return bool(super().event(event))
+
     def row(self, name: str, title: str, *widgets: Widget) -> Container:
         """Make a line of the form: title, then controls. The first control carries the mark's reason."""
         label = Label(value=title)
         width = label.native.fontMetrics().horizontalAdvance(f"{MARK}{self._widest}") + 14
         label.native.setFixedWidth(width)
-        row = Container(widgets=[label, *widgets], layout="horizontal", labels=False, name=f"{name}_row")
-        row.margins = (0, 0, 0, 0)
+        row = line(label, *widgets, name=f"{name}_row")
         for widget in widgets:
             narrow(widget)
         self._fields[name] = (title, label, widgets[0], widgets[0].tooltip or "")
@@ -95,6 +117,67 @@ class FieldForm(QScrollArea):
     def fields(self) -> tuple[str, ...]:
         """Names of the fields that can be marked."""
         return tuple(self._fields)
+
+
+def column(*widgets: Widget, visible: bool = True) -> Container:
+    """Put widgets one below the other, without margins."""
+    made = Container(widgets=widgets, labels=False, visible=visible)
+    made.margins = (0, 0, 0, 0)
+    return made
+
+
+def line(*widgets: Widget, name: str = "") -> Container:
+    """Put widgets side by side, without margins."""
+    made = Container(widgets=widgets, layout="horizontal", labels=False, name=name)
+    made.margins = (0, 0, 0, 0)
+    return made
+
+
+def button_line(*buttons: PushButton, main: PushButton | None = None) -> Container:
+    """Put buttons side by side, as wide as their texts; `main` comes first and takes the rest of the width."""
+    for button in buttons:
+        small(button)
+    made = line(*buttons) if main is None else line(main, *buttons)
+    made.margins = (0, 2, 0, 2)
+    return made
+
+
+def main_button(text: str) -> PushButton:
+    """Make the one big button of a form."""
+    button = PushButton(text=text)
+    button.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    font = button.native.font()
+    font.setBold(True)
+    button.native.setFont(font)
+    return button
+
+
+def note(value: str = "", *, visible: bool = True, tooltip: str = "") -> Label:
+    """Make a text that takes as many lines as it needs."""
+    label = Label(value=value, visible=visible, tooltip=tooltip)
+    wrap(label)
+    return label
+
+
+def progress_bar(tooltip: str) -> ProgressBar:
+    """Make a thin bar that counts to 100, hidden at first."""
+    bar = ProgressBar(value=0, min=0, max=100, visible=False, tooltip=tooltip)
+    bar.native.setTextVisible(False)
+    bar.native.setMaximumHeight(8)
+    return bar
+
+
+def foldaway(content: Container, tooltip: str) -> QCollapsible:
+    """Hide the advanced part of a form, without margins so far, behind a button; closed at first."""
+    content.margins = (6, 2, 0, 2)
+    made = QCollapsible("▸ Advanced", expandedIcon=QIcon(), collapsedIcon=QIcon())
+    made.setDuration(0)
+    made.layout().setContentsMargins(0, 0, 0, 0)
+    made.layout().setSpacing(0)
+    made.toggleButton().setToolTip(tooltip)
+    made.addWidget(content.native)
+    made.toggled.connect(lambda shown: made.setText("▾ Advanced" if shown else "▸ Advanced"))
+    return made
 
 
 def narrow(combo: Widget) -> None:

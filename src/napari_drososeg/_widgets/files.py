@@ -1,4 +1,4 @@
-"""Files and dialogs of the Segment widget: open an image, open the sample, save labels."""
+"""Files and dialogs that the widgets share: open an image, open the sample, save labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from napari_drososeg.errors import DrososegError
 
 if TYPE_CHECKING:
     import napari
+    from magicgui.widgets import PushButton
 
+    from napari_drososeg._widgets.fields import Life
     from napari_drososeg._widgets.layers import Target
 
 PLUGIN = "napari-drososeg"
@@ -61,11 +63,22 @@ def open_path(viewer: napari.Viewer, path: str) -> None:
         say_failure(error)
 
 
-def open_sample(viewer: napari.Viewer, finished: Callable[[], None]) -> None:
+def open_sample(viewer: napari.Viewer, button: PushButton, life: Life) -> None:
     """Add the public stack with its labels hidden; the synthetic one where that cannot be had.
 
-    Reading, downloading and drawing go on in a worker thread; `finished` is called on the GUI thread on every way out.
+    Reading, downloading and drawing go on in a worker thread.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Where to.
+    button : PushButton
+        Cannot be pressed meanwhile, and says so.
+    life : Life
+        Of the widget that the button is in.
     """
+    text = button.text
+    button.enabled, button.text = False, "Opening …"
 
     def load() -> tuple[list[Any], str]:
         from napari_drososeg._widgets.sample_data import drosophila_vnc_sample, synthetic_sample
@@ -83,6 +96,10 @@ def open_sample(viewer: napari.Viewer, finished: Callable[[], None]) -> None:
         viewer.layers.selection.active = viewer.layers[-len(tuples)]
         if why:
             show_info(why)
+
+    def finished() -> None:
+        if not life.over:
+            button.enabled, button.text = True, text
 
     worker = create_worker(load, _start_thread=False, _progress={"desc": "Opening the sample stack"})
     worker.returned.connect(show)

@@ -145,6 +145,14 @@ def space_of(layer: Layer) -> dict[str, Any]:
     }
 
 
+def add_above(viewer: napari.Viewer, layer: Layer) -> None:
+    """Add a layer on top; the one that the user has selected stays selected."""
+    active = viewer.layers.selection.active
+    viewer.add_layer(layer)
+    if active is not None and active in viewer.layers:
+        viewer.layers.selection.active = active
+
+
 @dataclass(eq=False)
 class Target:
     """A labels layer of ours with what belongs to it: its image, network, arrays and what is done."""
@@ -252,10 +260,7 @@ class Targets:
         bind_class_keys(layer)
         if store.folder is not None:  # gone with the layer, or at exit
             weakref.finalize(layer, shutil.rmtree, store.folder, ignore_errors=True)
-        active = self._viewer.layers.selection.active
-        self._viewer.add_layer(layer)
-        if active is not None and active in self._viewer.layers:
-            self._viewer.layers.selection.active = active  # the user did not select the new layer
+        add_above(self._viewer, layer)
         target = Target(layer, image, network, store, classes, title=title)
         self._all.append(target)
         return target

@@ -1,14 +1,17 @@
-"""Which networks there are to choose from, and what this machine makes of the chosen one."""
+"""Which networks there are to choose from, how they predict, and what this machine makes of the chosen one."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from magicgui.widgets import ComboBox
-from qtpy.QtCore import Signal
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, PushButton
+from magicgui.widgets.bases import ValueWidget, Widget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_drososeg._widgets import preferences
-from napari_drososeg._widgets.fields import FieldForm
+from napari_drososeg._widgets.fields import FieldForm, line, note, small
+from napari_drososeg._widgets.network_card import details, summary
 from napari_drososeg._widgets.probing import Probe, Prober
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import PredictConfig
@@ -18,7 +21,14 @@ NO_NETWORK = "There is no network; install the package again or add one."
 
 
 class NetworkChoice(FieldForm):
-    """A form with the fields ``network``, ``device``, ``engine`` and ``precision``, and what they mean here.
+    """A form with the fields of a network and of how it predicts, and what they mean here.
+
+    The fields are made here, and put into the form by whoever builds it: `network_rows`, `speed_rows`, `grey_rows`.
+
+    Parameters
+    ----------
+    pixel_size_tip : str
+        What the pixel size does.
 
     Signals
     -------
@@ -30,22 +40,135 @@ class NetworkChoice(FieldForm):
     section: str
     """Under which name its choices are remembered."""
 
-    network: ComboBox
-    device: ComboBox
-    engine: ComboBox
-    precision: ComboBox
-
-    def __init__(self, widest: str, parent: Any = None) -> None:
-        super().__init__(widest, parent)
+    def __init__(self, pixel_size_tip: str, parent: QWidget | None = None) -> None:
+        super().__init__("Precision", parent)
+        self._make_network()
+        self._make_speed()
+        self._make_grey()
+        self.pixel_size = FloatSpinBox(name="pixel_size", value=0, min=0, max=100_000, step=0.1, tooltip=pixel_size_tip)
         self.cards: list[NetworkCard] = []
         self.prober = Prober(self)
         self.prober.answered.connect(self._probed)
         self._zoo_problem: str | None = None
         self._wanted_device: str | None = None  # remembered, but not known to be here yet
 
+    # ---------------------------------------------------------------- the fields
+
+    def _make_network(self) -> None:
+        self.network = ComboBox(
+            name="network",
+            choices=(),
+            tooltip="The trained network that decides the class of every pixel. Networks differ in what they were "
+            "trained on: choose one whose images look like yours.",
+        )
+        self.info_button = PushButton(text="i", tooltip="Everything known about this network.")
+        small(self.info_button)
+        self.info_button.clicked.connect(lambda: self._show_details())
+        self.card_text = note()
+
+    def _make_speed(self) -> None:
+        self.device = ComboBox(
+            name="device",
+            choices=["auto", "cpu"],  # graphics cards are added once they are found
+            tooltip="What computes: auto takes the graphics card where there is one that works. Changes the speed, "
+            "and labels only in rare pixels.",
+        )
+        self.engine = ComboBox(
+            name="engine",
+            choices=["auto", "openvino", "torch"],
+            tooltip="The software that computes: auto takes OpenVINO on a CPU, which is several times faster there.",
+        )
+        self.precision = ComboBox(
+            name="precision",
+            choices=["auto", "f32", "bf16", "f16", "int8"],
+            tooltip="How exactly it computes: f32 is the reference; bf16, f16 and int8 are faster and change a few "
+            "pixels in a thousand.",
+        )
+        self.halo = ComboBox(
+            name="halo",
+            choices=["default", "exact"],
+            tooltip="How much is read around each tile: default leaves at least 99.95 % of the labels as they would be "
+            "without tiles, exact all of them and takes longer.",
+        )
+
+    def _make_grey(self) -> None:
+        self.invert = CheckBox(
+            name="invert",
+            text="Invert grey values",
+            tooltip="For images whose membranes are bright: grey values are turned round for the network only.",
+        )
+        self.fill = CheckBox(
+            name="fill",
+            text="Fill NaN with",
+            tooltip="Pixels without a value (NaN, infinity) are taken as this grey value. Unticked, an image with "
+            "such pixels is refused.",
+        )
+        self.fill_value = FloatSpinBox(
+            name="fill_value",
+            value=0,
+            min=-1e9,
+            max=1e9,
+            step=0.1,
+            enabled=False,
+            tooltip="The grey value that NaN pixels are taken as.",
+        )
+        self.fill.changed.connect(lambda ticked: setattr(self.fill_value, "enabled", bool(ticked)))
+
+    def network_rows(self) -> list[Widget]:
+        """Lines for the network, and what is said of it."""
+        return [self.row("network", "Network", self.network, self.info_button), self.card_text]
+
+    def speed_rows(self) -> list[Widget]:
+        """Lines for what trades speed for exactness."""
+        return [
+            self.row("device", "Device", self.device),
+            self.row("engine", "Engine", self.engine),
+            self.row("precision", "Precision", self.precision),
+            self.row("halo", "Halo", self.halo),
+        ]
+
+    def grey_rows(self) -> list[Widget]:
+        """Lines for the grey values of the image."""
+        return [self.invert, line(self.fill, self.fill_value)]
+
+    @property
+    def how(self) -> tuple[ValueWidget[Any], ...]:
+        """The fields that say how it is predicted, but for the pixel size."""
+        return (self.device, self.engine, self.precision, self.halo, self.invert, self.fill, self.fill_value)
+
     def config(self) -> PredictConfig:
         """How it is predicted, as the form says it."""
-        return PredictConfig(self.device.value, self.engine.value, self.precision.value)
+        return PredictConfig(
+            device=self.device.value,
+            engine=self.engine.value,
+            precision=self.precision.value,
+            halo=self.halo.value,
+            pixel_size=float(self.pixel_size.value) or None,
+            invert=bool(self.invert.value),
+            fill_nan=float(self.fill_value.value) if self.fill.value else None,
+        )
+
+    def show_card(self, expected: str | None = None) -> None:
+        """Say what is known of the network; `expected` is what it will take, in words."""
+        card, runs_on = self.card, self.probed.description
+        self.info_button.enabled = card is not None
+        if card is None:
+            text = tip = self._zoo_problem or NO_NETWORK
+        else:
+            lines = (summary(card, expected), f"Runs on {runs_on}" if runs_on else "")
+            text, tip = "\n".join(each for each in lines if each), details(card)
+        self.card_text.value = text
+        self.card_text.tooltip = self.info_button.tooltip = tip
+
+    def _show_details(self) -> None:
+        if self.card is not None:
+            box = QMessageBox(
+                QMessageBox.Icon.NoIcon, self.card.title, details(self.card), QMessageBox.StandardButton.Close, self
+            )
+            box.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            box.open()
+
+    # ---------------------------------------------------------------- networks
 
     def load_networks(self) -> None:
         """Read the list of networks again."""
@@ -80,24 +203,18 @@ class NetworkChoice(FieldForm):
 
     def restore(self, names: tuple[str, ...]) -> None:
         """Take what was chosen last time."""
-        for name, value in preferences.load(self.section).items():
-            if name in names:
-                try:
-                    getattr(self, name).value = value
-                except (ValueError, TypeError):  # a choice of an older version, or of another machine
-                    if name == "device" and isinstance(value, str):
-                        self._wanted_device = value  # the probe says whether it is here
+        device = preferences.restore(self.section, self, names).get("device")
+        if isinstance(device, str):
+            self._wanted_device = device  # the probe says whether it is here
 
     def remember(self, names: tuple[str, ...]) -> None:
         """Keep what is chosen for the next time."""
-        before = preferences.load(self.section)
         choices = {name: getattr(self, name).value for name in names}
         if self._wanted_device is not None:
             choices["device"] = self._wanted_device
         if self.network.value is not None:
             choices["network"] = self.network.value
-        if {**before, **choices} != before:
-            preferences.save(self.section, {**before, **choices})
+        preferences.update(self.section, choices)
 
     # ---------------------------------------------------------------- what this machine can do
 

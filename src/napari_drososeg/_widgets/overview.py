@@ -13,7 +13,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
 from napari_drososeg._widgets.error_maps import MARK
-from napari_drososeg._widgets.layers import shape_of, space_of
+from napari_drososeg._widgets.layers import add_above, shape_of, space_of
 from napari_drososeg._widgets.store import IN_MEMORY_BYTES, allocate, index_of, new_scratch
 
 if TYPE_CHECKING:
@@ -172,8 +172,5 @@ class Overview:
         layer.editable = False
         if folder is not None:
             weakref.finalize(layer, shutil.rmtree, folder, ignore_errors=True)
-        active = self._viewer.layers.selection.active
-        self._viewer.add_layer(layer)
-        if active is not None and active in self._viewer.layers:
-            self._viewer.layers.selection.active = active  # the user did not select the new layer
+        add_above(self._viewer, layer)
         return layer

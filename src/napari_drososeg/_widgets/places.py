@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_drososeg._widgets.work import Work
-from napari_drososeg._widgets.worker import Control, State, be_polite, handing_over, launch
+from napari_drososeg._widgets.worker import Control, State, be_polite, handing_over
 
 if TYPE_CHECKING:
     import napari
@@ -61,13 +61,7 @@ class PlaceFinder(Work):
         self._clear()
         self.places, self.fresh = [], False
         self._set_state(State.RUNNING, "Looking for places where the network is unsure …")
-        self._begin(
-            "Looking for places in",
-            stack.name,
-            lambda control, connect: launch(
-                _look, folder, stack, card, config, first, control, control=control, connect=connect
-            ),
-        )
+        self._begin("Looking for places in", stack.name, _look, folder, stack, card, config, first)
 
     def forget(self) -> None:
         """Stop, and forget what was found: the network or the image is another."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,32 @@ def load(section: str) -> dict[str, Any]:
         return dict(everything[section])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def update(section: str, choices: dict[str, Any]) -> None:
+    """Keep choices of one widget beside its others; nothing is written where nothing is new."""
+    before = load(section)
+    after = {**before, **choices}
+    if after != before:
+        save(section, after)
+
+
+def restore(section: str, form: object, names: Sequence[str]) -> dict[str, Any]:
+    """Put choices into the fields of a form that have their names.
+
+    Returns
+    -------
+    dict
+        What a field does not take: a choice of an older version, or of another machine.
+    """
+    refused = {}
+    for name, value in load(section).items():
+        if name in names:
+            try:
+                getattr(form, name).value = value
+            except (ValueError, TypeError):
+                refused[name] = value
+    return refused
 
 
 def save(section: str, choices: dict[str, Any]) -> None:

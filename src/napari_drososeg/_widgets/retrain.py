@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_drososeg._widgets import files
@@ -60,6 +60,9 @@ class RetrainWidget(RoundActions):
             create_worker(import_module, module, _start_thread=True)
 
     def _connect(self) -> None:
+        self.closing.connect(self.stop)
+        self.undocked.connect(self.stop)
+        self.altered.connect(self.update_state)
         self.image.changed.connect(self.reset_choices)
         self.labels.changed.connect(self._labels_chosen)
         self.start.changed.connect(self._start_picked)
@@ -68,7 +71,7 @@ class RetrainWidget(RoundActions):
         for field in (self.steps, self.outline):
             field.changed.connect(self.update_state)
         self.open_button.clicked.connect(lambda: files.open_menu(self, self.viewer, self.open_button.native))
-        self.sample_button.clicked.connect(lambda: self._open_sample())
+        self.sample_button.clicked.connect(lambda: files.open_sample(self.viewer, self.sample_button, self._life))
         self.run_button.clicked.connect(self.retrain_or_stop)
         self.copy_button.clicked.connect(self._copy)
         self.training.changed.connect(self.show_run)
@@ -252,15 +255,6 @@ class RetrainWidget(RoundActions):
             show_error(text)
         self._show_progress()
 
-    def _open_sample(self) -> None:
-        self.sample_button.enabled, self.sample_button.text = False, "Opening …"
-
-        def finished() -> None:
-            if not self._closed:
-                self.sample_button.enabled, self.sample_button.text = True, "Open the sample stack"
-
-        files.open_sample(self.viewer, finished)
-
     def _copy(self) -> None:
         annotation = self.annotation
         if annotation is None or annotation.workspace is None:
@@ -270,11 +264,6 @@ class RetrainWidget(RoundActions):
         self._say("The command is on the clipboard.")
 
     # ---------------------------------------------------------------- the end
-
-    def closeEvent(self, event: Any) -> None:
-        """Stop what goes on; what was painted is kept."""
-        self.stop()
-        super().closeEvent(event)
 
     def stop(self) -> None:
         """Keep what was painted, stop timers, training and prediction, and let go of the viewer."""
@@ -291,10 +280,3 @@ class RetrainWidget(RoundActions):
         self.annotations.clear()
         for key in KEYS:
             self.viewer.bind_key(key, None)
-
-    def event(self, event: QEvent | None) -> bool:
-        """Stop when napari takes the widget out of its dock: it does not close it then."""
-        removed = event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if removed and hasattr(self, "training"):
-            self.stop()
-        return bool(super().event(event))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_drososeg._widgets import preferences
@@ -43,7 +43,14 @@ class RetrainChoice(RetrainForm):
     ----------
     viewer : napari.Viewer
         The viewer whose layers are read.
+
+    Signals
+    -------
+    altered
+        Something else is chosen, or known of what is chosen: marks, texts and buttons may have to change.
     """
+
+    altered = Signal()
 
     def __init__(self, viewer: napari.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -56,25 +63,15 @@ class RetrainChoice(RetrainForm):
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(150)
-        self._later.timeout.connect(self.update_state)
-
-    def update_state(self) -> None:
-        """Bring marks, texts and buttons up to date with what is chosen."""
-        raise NotImplementedError
+        self._later.timeout.connect(self.altered)
 
     def restore(self) -> None:
         """Take what was chosen last time."""
-        for name, value in preferences.load(SECTION).items():
-            if name in REMEMBERED:
-                with contextlib.suppress(ValueError, TypeError):  # a choice of an older version
-                    getattr(self, name).value = value
+        preferences.restore(SECTION, self, REMEMBERED)
 
     def remember(self, _changed: Any = None) -> None:
         """Keep what is chosen for the next time."""
-        before = preferences.load(SECTION)
-        choices = {name: getattr(self, name).value for name in REMEMBERED}
-        if {**before, **choices} != before:
-            preferences.save(SECTION, {**before, **choices})
+        preferences.update(SECTION, {name: getattr(self, name).value for name in REMEMBERED})
 
     def _look_later(self, _event: Any = None) -> None:
         if not self._closed and not self._later.isActive():
@@ -91,7 +88,7 @@ class RetrainChoice(RetrainForm):
         self.image.reset_choices()
         self._image_changed()
         self._fill_labels()
-        self.update_state()
+        self.altered.emit()
 
     def _image_changed(self) -> None:
         image = self.image.value

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, PushButton, SpinBox, create_widget
-from magicgui.widgets import ProgressBar as _ProgressBar
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, PushButton, SpinBox, create_widget
 from napari.layers import Image
-from qtpy.QtGui import QIcon
-from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
-from superqt import QCollapsible
+from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_drososeg._widgets.fields import FieldForm, small, wrap
+from napari_drososeg._widgets.fields import (
+    FieldForm,
+    button_line,
+    column,
+    foldaway,
+    line,
+    main_button,
+    note,
+    progress_bar,
+    small,
+)
 from napari_drososeg._widgets.legend import Legend
 from napari_drososeg._widgets.rounds_table import RoundsTable
 from napari_drososeg._widgets.strip import SectionStrip
@@ -29,12 +36,11 @@ class RetrainForm(FieldForm):
         self._build_advanced()
         self._build_run()
         self._build_rounds()
-        self.keys = Label(
-            value="Shift+Q, W, E: paint class 1, 2, 3 · Shift+R: section reviewed · Shift+N: next place to annotate · "
+        self.keys = note(
+            "Shift+Q, W, E: paint class 1, 2, 3 · Shift+R: section reviewed · Shift+N: next place to annotate · "
             "Shift+T: retrain",
             tooltip="The class keys work while the labels layer is selected, the others anywhere in the viewer.",
         )
-        wrap(self.keys)
         self._layout.addWidget(self.keys.native)
         self._layout.addStretch(1)
 
@@ -47,13 +53,13 @@ class RetrainForm(FieldForm):
             "in a folder beside its file."},
         )  # fmt: skip
         self.open_button = PushButton(text="Open", tooltip="Opens a file, a zarr or a folder of sections.")
-        self.empty_text = Label(value="No image yet. Open a stack of sections, or try it on a sample:")
+        self.empty_text = note("No image yet. Open a stack of sections, or try it on a sample:")
         self.sample_button = PushButton(
             text="Open the sample stack",
             tooltip="Adds the public Drosophila stack, with its true labels hidden (downloaded once: 18 MB); without "
             "a connection a synthetic one.",
         )
-        self.empty = Container(widgets=[self.empty_text, self.sample_button], labels=False)
+        self.empty = column(self.empty_text, self.sample_button)
         self.labels = ComboBox(
             name="labels",
             choices=(),
@@ -65,7 +71,7 @@ class RetrainForm(FieldForm):
             tooltip="Adds a labels layer: segmented by the network to start from, empty for strokes alone, or empty "
             "with classes of your own.",
         )
-        self.no_labels = Label(value="No labels of this image yet. Begin with those of a network, or with none:")
+        self.no_labels = note("No labels of this image yet. Begin with those of a network, or with none:")
         self.segment_button = PushButton(
             text="Segment this section",
             tooltip="Predicts the section on screen with the network to start from; then paint over what is wrong.",
@@ -73,8 +79,8 @@ class RetrainForm(FieldForm):
         self.empty_button = PushButton(
             text="Empty labels", tooltip="Adds a labels layer with nothing on it: a few strokes of each class train."
         )
-        self.begin = Container(widgets=[self.no_labels, self.segment_button, self.empty_button], labels=False)
-        self.foreign_text = Label(value="These labels are not from here. Take them over into a layer of their own:")
+        self.begin = column(self.no_labels, self.segment_button, self.empty_button)
+        self.foreign_text = note("These labels are not from here. Take them over into a layer of their own:")
         self.right_button = PushButton(
             text="They are right",
             tooltip="Every labelled pixel counts as annotated and trains. The layer itself is not changed.",
@@ -83,31 +89,23 @@ class RetrainForm(FieldForm):
             text="To be corrected",
             tooltip="They count as a prediction: what you paint over trains. The layer itself is not changed.",
         )
-        buttons = Container(widgets=[self.right_button, self.wrong_button], layout="horizontal", labels=False)
-        self.foreign = Container(widgets=[self.foreign_text, buttons], labels=False)
+        self.foreign = column(self.foreign_text, line(self.right_button, self.wrong_button))
         self.start = ComboBox(
             name="start",
             choices=(),
             tooltip="The network that learns from what you paint. It stays as it is: each round is a new network. "
             "From scratch needs no network, but strokes of every class.",
         )
-        self.choice = Container(
-            widgets=[
-                self.row("image", "Image", self.image, self.open_button),
-                self.empty,
-                self.row("labels", "Labels", self.labels, self.new_button),
-                self.begin,
-                self.foreign,
-                self.row("start", "Start", self.start),
-            ],
-            labels=False,
-        )
-        for label in (self.empty_text, self.no_labels, self.foreign_text):
-            wrap(label)
         for button in (self.open_button, self.new_button):
             small(button)
-        for box in (self.choice, self.empty, self.begin, self.foreign, buttons):
-            box.margins = (0, 0, 0, 0)
+        self.choice = column(
+            self.row("image", "Image", self.image, self.open_button),
+            self.empty,
+            self.row("labels", "Labels", self.labels, self.new_button),
+            self.begin,
+            self.foreign,
+            self.row("start", "Start", self.start),
+        )
         self._layout.addWidget(self.choice.native)
 
     def _build_annotation(self) -> None:
@@ -117,7 +115,7 @@ class RetrainForm(FieldForm):
             "Annotated pixels of each class that train, in all sections. Painting a class where the labels show it "
             "already changes nothing: mark such places as reviewed."
         )
-        self.missing = Label(value="")
+        self.missing = note()
         self.reviewed = CheckBox(
             name="reviewed",
             text="Section reviewed",
@@ -135,16 +133,14 @@ class RetrainForm(FieldForm):
             text="Outline",
             tooltip="Draws an outline around everything that trains (white) or is locked for validation (yellow).",
         )
-        row = Container(widgets=[self.reviewed, self.region_button, self.outline], layout="horizontal", labels=False)
-        row.margins = (0, 0, 0, 0)
         small(self.region_button)
-        wrap(self.missing)
+        row = line(self.reviewed, self.region_button, self.outline)
         self.annotation_box = QWidget()
-        column = QVBoxLayout(self.annotation_box)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(4)
+        layout = QVBoxLayout(self.annotation_box)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(4)
         for part in (self.strip, self.legend, self.missing.native, row.native):
-            column.addWidget(part)
+            layout.addWidget(part)
         self._layout.addWidget(self.annotation_box)
 
     def _build_advanced(self) -> None:
@@ -192,71 +188,41 @@ class RetrainForm(FieldForm):
             choices=[(text, name) for name, text in AFTERWARDS.items()],
             tooltip="What the new network predicts, beginning with what you look at.",
         )
-        self.folder_text = Label(value="")
+        self.folder_text = note()
         self.folder_button = PushButton(
             text="Folder", tooltip="Keeps the annotation of this image in another folder; an empty one, or a workspace."
         )
         small(self.folder_button)
-        self.advanced = Container(
-            widgets=[
-                self.row("loss", "Loss", self.loss),
-                self.row("rate", "Rate", self.rate),
-                self.row("augmentation", "Augment", self.augmentation),
-                self.row("steps", "Steps", self.steps),
-                self.row("afterwards", "Then", self.afterwards),
-                Container(widgets=[self.folder_text, self.folder_button], layout="horizontal", labels=False),
-            ],
-            labels=False,
+        self.advanced = column(
+            self.row("loss", "Loss", self.loss),
+            self.row("rate", "Rate", self.rate),
+            self.row("augmentation", "Augment", self.augmentation),
+            self.row("steps", "Steps", self.steps),
+            self.row("afterwards", "Then", self.afterwards),
+            line(self.folder_text, self.folder_button),
         )
-        self.advanced[-1].margins = (0, 0, 0, 0)
-        self.advanced.margins = (6, 2, 0, 2)
-        wrap(self.folder_text)
-        self.collapsible = QCollapsible("▸ Advanced", expandedIcon=QIcon(), collapsedIcon=QIcon())
-        self.collapsible.setDuration(0)
-        self.collapsible.layout().setContentsMargins(0, 0, 0, 0)
-        self.collapsible.layout().setSpacing(0)
-        self.collapsible.toggleButton().setToolTip("Loss, learning rate, augmentation, steps, and where it is kept.")
-        self.collapsible.addWidget(self.advanced.native)
-        self.collapsible.toggled.connect(
-            lambda shown: self.collapsible.setText("▾ Advanced" if shown else "▸ Advanced")
-        )
+        self.collapsible = foldaway(self.advanced, "Loss, learning rate, augmentation, steps, and where it is kept.")
         self._layout.addWidget(self.collapsible)
 
     def _build_run(self) -> None:
-        self.run_button = PushButton(text="Retrain")
+        self.run_button = main_button("Retrain")
         self.next_button = PushButton(
             text="Next place",
             tooltip="Goes to where the network is least sure and nothing is annotated yet. Pressed again, to the next.",
         )
         self.copy_button = PushButton(text="Copy command")
-        buttons = Container(
-            widgets=[self.run_button, self.next_button, self.copy_button], layout="horizontal", labels=False
-        )
-        self.run_button.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        font = self.run_button.native.font()
-        font.setBold(True)
-        self.run_button.native.setFont(font)
-        for button in (self.next_button, self.copy_button):
-            small(button)
-        self.problem = Label(value="", visible=False)
-        self.progress = _ProgressBar(value=0, min=0, max=100, visible=False)
-        self.progress.native.setTextVisible(False)
-        self.progress.native.setMaximumHeight(8)
-        self.progress.tooltip = "How much of the training, or of the prediction after it, is done."
-        self.status = Label(value="")
-        self.question_text = Label(value="")
+        self.problem = note(visible=False)
+        self.progress = progress_bar("How much of the training, or of the prediction after it, is done.")
+        self.status = note()
+        self.question_text = note()
         self.take_button = PushButton(
             text="Use it all the same", tooltip="Shows the new network, and starts the next round from it."
         )
         self.leave_button = PushButton(
             text="Leave it", tooltip="Goes on with the network in use. The round stays in the history."
         )
-        answers = Container(widgets=[self.take_button, self.leave_button], layout="horizontal", labels=False)
-        self.question = Container(widgets=[self.question_text, answers], labels=False, visible=False)
-        buttons.margins = (0, 2, 0, 2)
-        answers.margins = self.question.margins = (0, 0, 0, 0)
-        for label in (self.problem, self.status, self.question_text):
-            wrap(label)
+        self.question = column(self.question_text, line(self.take_button, self.leave_button), visible=False)
+        buttons = button_line(self.next_button, self.copy_button, main=self.run_button)
         for part in (buttons, self.problem, self.progress, self.status, self.question):
             self._layout.addWidget(part.native)
         self.plot = TrainingPlot()
@@ -276,17 +242,12 @@ class RetrainForm(FieldForm):
             tooltip="Puts the selected round, else the one in use, among your networks: for all widgets, and for the "
             "command line.",
         )
-        buttons = Container(
-            widgets=[self.compare_button, self.use_button, self.save_button], layout="horizontal", labels=False
-        )
-        buttons.margins = (0, 2, 0, 2)
-        for button in (self.compare_button, self.use_button, self.save_button):
-            small(button)
+        buttons = button_line(self.compare_button, self.use_button, self.save_button)
         self.history = QWidget()
-        column = QVBoxLayout(self.history)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(2)
-        column.addWidget(self.rounds)
-        column.addWidget(buttons.native)
+        layout = QVBoxLayout(self.history)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(2)
+        layout.addWidget(self.rounds)
+        layout.addWidget(buttons.native)
         self.history.hide()
         self._layout.addWidget(self.history)

@@ -182,12 +182,12 @@ class Reviewing(RetrainChoice):
             act()
         except (DrososegError, OSError) as error:
             files.say_failure(error if isinstance(error, DrososegError) else DrososegError(str(error)))
-        self.update_state()
+        self.altered.emit()
 
     def _region_pressed(self) -> None:
         if self.drawer.drawing:
             self.drawer.cancel()
-            self.update_state()
+            self.altered.emit()
         else:
             self._popup(self.region_menu(), self.region_button)
 
@@ -235,7 +235,7 @@ class Reviewing(RetrainChoice):
             f"Draw what is to be {what}",
             lambda section, polygon: self.review(section, polygon, locked=locked),
         )
-        self.update_state()
+        self.altered.emit()
 
     # ---------------------------------------------------------------- where it is kept
 
@@ -254,7 +254,7 @@ class Reviewing(RetrainChoice):
             self.annotations.pop(image).close()
         self._open_annotation()
         self.load_networks()
-        self.update_state()
+        self.altered.emit()
 
     # ---------------------------------------------------------------- menus
 

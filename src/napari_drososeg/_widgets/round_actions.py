@@ -136,13 +136,13 @@ class RoundActions(Reviewing):
         self.question.visible = False
         if asked is not None and take:
             self._use(*asked)
-        self.update_state()
+        self.altered.emit()
 
     def use_selected(self) -> None:
         """Go back, or forward, to the selected round."""
         if self.annotation is not None and len(self.rounds.numbers) == 1:
             self._use(self.annotation, self.target, self.rounds.numbers[0])
-            self.update_state()
+            self.altered.emit()
 
     def _use(self, annotation: ImageAnnotation, target: Target | None, number: int) -> None:
         workspace = annotation.workspace
@@ -207,7 +207,7 @@ class RoundActions(Reviewing):
             load = getattr(widget, "load_networks", None)
             if load is not None:
                 load()
-        self.update_state()
+        self.altered.emit()
 
     # ---------------------------------------------------------------- where to annotate next
 

@@ -11,10 +11,10 @@ from napari.layers import Labels
 from numpy.typing import NDArray
 
 from napari_drososeg._widgets.error_maps import MARK
-from napari_drososeg._widgets.layers import label_colormap, label_features, shape_of, space_of
+from napari_drososeg._widgets.layers import add_above, label_colormap, label_features, shape_of, space_of
 from napari_drososeg._widgets.store import IN_MEMORY_BYTES
 from napari_drososeg._widgets.work import Work
-from napari_drososeg._widgets.worker import Control, State, be_polite, handing_over, launch
+from napari_drososeg._widgets.worker import Control, State, be_polite, handing_over
 
 if TYPE_CHECKING:
     import napari
@@ -77,13 +77,7 @@ class RoundComparer(Work):
         self._share = 0.0
         first, second = pair.numbers
         self._set_state(State.RUNNING, f"Comparing round {first} with round {second} …")
-        self._begin(
-            "Comparing rounds on",
-            image.name,
-            lambda control, connect: launch(
-                _differences, stack, pair, config, control, control=control, connect=connect
-            ),
-        )
+        self._begin("Comparing rounds on", image.name, _differences, stack, pair, config)
 
     def _take(self, piece: NDArray[np.uint8]) -> None:
         self._share = float(np.count_nonzero(piece)) / piece.size
@@ -114,10 +108,7 @@ class RoundComparer(Work):
         )
         if not whole and image.ndim == 3:  # of a huge stack the section alone, in its place
             layer.translate = image.data_to_world((self._pair.section, 0, 0))
-        active = self.viewer.layers.selection.active
-        self.viewer.add_layer(layer)
-        if active is not None and active in self.viewer.layers:
-            self.viewer.layers.selection.active = active  # the user did not select the new layer
+        add_above(self.viewer, layer)
         return layer
 
     def _summary(self, cancelled: bool, _seconds: float) -> str:

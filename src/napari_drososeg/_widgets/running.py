@@ -15,7 +15,7 @@ from napari_drososeg._widgets.layers import Target, Targets, shape_of, view_of
 from napari_drososeg._widgets.ordering import DoneMap, View, area, rect_of
 from napari_drososeg._widgets.record import run_record
 from napari_drososeg._widgets.work import Work
-from napari_drososeg._widgets.worker import Piece, Planned, State, start
+from napari_drososeg._widgets.worker import Piece, Planned, State, segment
 
 if TYPE_CHECKING:
     import napari
@@ -81,13 +81,8 @@ class Runner(Work):
                     found.done.remove(z, rect)
         self._done = found.done if found is not None else DoneMap()
         self._set_state(State.LOADING, f"Loading {card.spec.title} …")
-        self._begin(
-            "Segmenting",
-            image.name,
-            lambda control, connect: start(
-                self._loader(job), stack, job, self._done, lambda: self.view, self.noticed.emit, control, connect
-            ),
-        )
+        arguments = (self._loader(job), stack, job, self._done, lambda: self.view, self.noticed.emit)
+        self._begin("Segmenting", image.name, segment, *arguments)
 
     def _loader(self, job: Job) -> Callable[[Callable[[str], None]], Predictor]:
         def load(notify: Callable[[str], None]) -> Predictor:

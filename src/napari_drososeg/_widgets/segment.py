@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtWidgets import QApplication, QMessageBox, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_drososeg._widgets import files
 from napari_drososeg._widgets.choice import PIXEL_SIZE_KEY, REMEMBERED, Choice
@@ -25,8 +25,6 @@ from napari_drososeg._widgets.layers import (
     view_of,
     voxel_size_of,
 )
-from napari_drososeg._widgets.network_card import details, summary
-from napari_drososeg._widgets.network_choice import NO_NETWORK
 from napari_drososeg._widgets.running import Runner, foreign_labels
 from napari_drososeg._widgets.work import LONG_SECONDS
 from napari_drososeg._widgets.worker import State
@@ -72,19 +70,18 @@ class SegmentWidget(Choice):
     # ---------------------------------------------------------------- set up
 
     def _connect(self) -> None:
+        self.closing.connect(self.stop)
+        self.undocked.connect(self.runner.close)
         self.altered.connect(self.update_state)
         self.image.changed.connect(self._image_changed)
         self.network.changed.connect(self._network_changed)
-        for field in (self.scope, self.first, self.last, self.device, self.engine, self.precision, self.halo):
-            field.changed.connect(self.update_state)
-        for field in (self.invert, self.fill, self.fill_value, self.probabilities, self.uncertainty):
+        for field in (self.scope, self.first, self.last, *self.how, self.probabilities, self.uncertainty):
             field.changed.connect(self.update_state)
         for name in REMEMBERED:  # at once: napari closes its widgets in more ways than can be waited for
             getattr(self, name).changed.connect(lambda _value: self.remember(REMEMBERED))
         self.pixel_size.changed.connect(self._pixel_size_changed)
         self.open_button.clicked.connect(lambda: files.open_menu(self, self.viewer, self.open_button.native))
-        self.sample_button.clicked.connect(lambda: self._open_sample())
-        self.info_button.clicked.connect(self._show_details)
+        self.sample_button.clicked.connect(lambda: files.open_sample(self.viewer, self.sample_button, self._life))
         self.run_button.clicked.connect(self.run_or_cancel)
         self.save_button.clicked.connect(self._save)
         self.copy_button.clicked.connect(self._copy)
@@ -108,7 +105,6 @@ class SegmentWidget(Choice):
         """Bring marks, texts and buttons up to date with what is chosen."""
         if self._closed:
             return
-        self.fill_value.enabled = bool(self.fill.value)
         self.empty.visible = self._image is None
         self.range_row.visible = self.scope.value is Scope.RANGE
         self.probe()
@@ -129,16 +125,9 @@ class SegmentWidget(Choice):
             times[scope] = f"about {duration(seconds)}" if seconds else ""
             text = SCOPES[scope] + (f"  ({times[scope]})" if times[scope] else "")
             self.scope_button(scope).setText(text)
+        self.show_card(f"{times[Scope.STACK]} for this stack" if times[Scope.STACK] else None)
         if card is None:
-            self.card_text.value = self._zoo_problem or NO_NETWORK
-            self.card_text.tooltip = self.info_button.tooltip = self.card_text.value
-            self.info_button.enabled = False
             return
-        whole = f"{times[Scope.STACK]} for this stack" if times[Scope.STACK] else None
-        runs_on = f"Runs on {self.runs_on}" if self.runs_on else ""
-        self.card_text.value = "\n".join(line for line in (summary(card, whole), runs_on) if line)
-        self.card_text.tooltip = self.info_button.tooltip = details(card)
-        self.info_button.enabled = True
         classes = self.target.classes if self.target is not None else card.spec.classes if card.spec else None
         if classes is not None:
             self.legend.set_classes(classes)
@@ -254,23 +243,6 @@ class SegmentWidget(Choice):
         self.runner.start(job, card, image, stack)
         self.update_state()
 
-    def _open_sample(self) -> None:
-        self.sample_button.enabled, self.sample_button.text = False, "Opening …"
-
-        def finished() -> None:
-            if not self._closed:
-                self.sample_button.enabled, self.sample_button.text = True, "Open the sample stack"
-
-        files.open_sample(self.viewer, finished)
-
-    def _show_details(self) -> None:
-        if self.card is not None:
-            box = QMessageBox(
-                QMessageBox.Icon.NoIcon, self.card.title, details(self.card), QMessageBox.StandardButton.Close, self
-            )
-            box.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-            box.open()
-
     def _save(self) -> None:
         target, image = self.target, self._image
         if target is None or image is None:
@@ -311,11 +283,6 @@ class SegmentWidget(Choice):
 
     # ---------------------------------------------------------------- the end
 
-    def closeEvent(self, event: Any) -> None:
-        """Stop what goes on; what is done stays in the layer."""
-        self.stop()
-        super().closeEvent(event)
-
     def stop(self) -> None:
         """Stop timers and run, and let go of the viewer."""
         if not self._closed:
@@ -323,10 +290,3 @@ class SegmentWidget(Choice):
             self._later.stop()
             self._strokes.stop()
             self.runner.close()
-
-    def event(self, event: QEvent | None) -> bool:
-        """Stop the run when napari takes the widget out of its dock: it does not close it then."""
-        removed = event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None
-        if removed and hasattr(self, "runner"):
-            self.runner.close()
-        return bool(super().event(event))

@@ -42,6 +42,10 @@ class SharedLayers:
         With the layers.
     image : Image
         The image layer.
+    classes : ClassTable
+        What labels mean where there is no workspace yet.
+    make : callable
+        Gives the workspace, opened or made, as soon as there is something to keep.
 
     Attributes
     ----------
@@ -57,9 +61,10 @@ class SharedLayers:
         Grows whenever there is something new to show.
     """
 
-    def __init__(self, viewer: napari.Viewer, image: Image) -> None:
+    def __init__(self, viewer: napari.Viewer, image: Image, classes: ClassTable, make: Callable[[], Workspace]) -> None:
         self.viewer, self.image = viewer, image
         self.stack = stack_of(image)
+        self._classes, self._make = classes, make
         self.workspace: Workspace | None = None
         self.overview: Overview | None = None
         self.problem = ""
@@ -71,12 +76,28 @@ class SharedLayers:
 
     @property
     def classes(self) -> ClassTable:
-        """What labels mean."""
-        raise NotImplementedError
+        """What labels mean: as the workspace says, once it is there."""
+        return self._classes if self.workspace is None else self.workspace.classes
+
+    def use_classes(self, classes: ClassTable) -> None:
+        """Let labels mean something else, as long as there is no workspace."""
+        if self.workspace is None:
+            self._classes = classes
 
     def open(self) -> Workspace:
-        """Open the workspace; make it where it is not there."""
-        raise NotImplementedError
+        """Open the workspace; make it where it is not there.
+
+        Raises
+        ------
+        DrososegError
+            If it is open elsewhere, belongs to another image, or cannot be written.
+        """
+        if self.workspace is None:
+            self.workspace = self._make()
+            self.overview = Overview(self.viewer, self.image, self.workspace)
+            for painting in self.paintings:
+                self._connect(painting)
+        return self.workspace
 
     @property
     def section(self) -> int:

@@ -8,19 +8,18 @@ its end after napari has been closed.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import psutil
 
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.inference.child import start_python
 
 START = "from napari_drososeg.cli import app; app()"
 
@@ -42,20 +41,13 @@ class TrainingProcess:
     def __init__(self, arguments: Sequence[str]) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="drososeg-", ignore_cleanup_errors=True)
         out, err = (Path(self._folder.name) / name for name in ("events.jsonl", "errors.txt"))
-        path = os.pathsep.join(p for p in sys.path if p)  # so that it finds the packages that are found here
         try:
             with out.open("wb") as said, err.open("wb") as complained:
-                self._process = subprocess.Popen(
-                    [sys.executable or "python", "-P", "-c", START, *arguments],
-                    stdin=subprocess.PIPE,
-                    stdout=said,
-                    stderr=complained,
-                    env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8", "PYTHONUNBUFFERED": "1"},
-                    creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-                )
-        except OSError as error:
+                command = ["-u", "-c", START, *arguments]  # unbuffered, so that events come as they happen
+                self._process = start_python(command, stdin=PIPE, stdout=said, stderr=complained)
+        except DrososegError:
             self._folder.cleanup()
-            raise DrososegError(f"Python cannot be started ({error.strerror or error}).") from error
+            raise
         self._out, self._err = out.open("rb"), err
         self._rest = b""
         with suppress(psutil.Error, OSError):  # the viewer goes first

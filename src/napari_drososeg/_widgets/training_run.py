@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.qt.threading import create_worker
-from napari.utils.progress import cancelable_progress
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_drososeg._widgets.annotating import is_image
 from napari_drososeg._widgets.training_process import TrainingProcess
 from napari_drososeg._widgets.training_state import TrainingState, arguments
+from napari_drososeg._widgets.work import ActivityBar
 from napari_drososeg.errors import DrososegError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class TrainingRun(QObject):
         self.state = TrainingState()
         self.wall = 0.0
         self._process: TrainingProcess | None = None
-        self._bar: cancelable_progress | None = None
+        self._bar = ActivityBar()
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self._poll)
@@ -96,7 +96,7 @@ class TrainingRun(QObject):
         self.stage, self.state = Stage.TRAINING, TrainingState()
         self._begin = time.monotonic()
         self._job = folder, settings
-        self._bar = cancelable_progress(total=100, desc=f"Retraining on {name}")
+        self._bar.begin(f"Retraining on {name}")
         worker = create_worker(image, _start_thread=False)
         worker.returned.connect(self._prepared)
         worker.errored.connect(self._failed)
@@ -127,7 +127,7 @@ class TrainingRun(QObject):
             else:
                 process.kill()
             process.close()
-        self._close_bar()
+        self._bar.close()
 
     # ---------------------------------------------------------------- from the thread and the process
 
@@ -156,11 +156,9 @@ class TrainingRun(QObject):
         events = process.events()
         for event in events:
             self.state.take(event)
-        if self._bar is not None:
-            if self.state.fraction is not None:
-                self._bar.update(int(100 * self.state.fraction) - self._bar.n)
-            if self._bar.is_canceled:
-                self.stop()
+        self._bar.show(self.state.fraction)
+        if self._bar.cancelled:
+            self.stop()
         if self.stage is Stage.STOPPING and time.monotonic() > self._stopped + PATIENCE:
             process.kill()
         if self.state.round is not None:  # all is on disk; what libraries do at the end of a process takes seconds
@@ -178,15 +176,10 @@ class TrainingRun(QObject):
             reason = process.close() or "The training ended without a word; see the log of napari."
             if self.state.round is None:
                 error = error or reason
-        self._close_bar()
+        self._bar.close()
         self.stage = Stage.IDLE
         self.changed.emit()
         self.finished.emit(error)
-
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
 
 def image_file(stack: Stack, workspace: Workspace, path: str | None, sections: Iterable[int]) -> Path | None:

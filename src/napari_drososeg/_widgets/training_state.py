@@ -100,10 +100,9 @@ def remember_speed(network: str, settings: RetrainSettings, state: TrainingState
         return
     scratch = settings.start == SCRATCH
     done = work_of(EFFORTS[settings.effort], settings.steps, scratch) * state.step / state.steps
-    before = preferences.load(SECTION)
-    speeds = dict(before.get("speeds") or {})
+    speeds = dict(preferences.load(SECTION).get("speeds") or {})
     speeds[kind_of(network)] = {"per_pixel": state.seconds / done, "fixed": max(0.0, wall - state.seconds)}
-    preferences.save(SECTION, {**before, "speeds": speeds})
+    preferences.update(SECTION, {"speeds": speeds})
 
 
 def expected_seconds(network: str, effort: str, steps: int | None) -> float | None:

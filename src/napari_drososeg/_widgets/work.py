@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
@@ -14,7 +14,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_drososeg._widgets.files import say_failure
 from napari_drososeg._widgets.job import duration
-from napari_drososeg._widgets.worker import ClosingWorker, Control, State
+from napari_drososeg._widgets.worker import ClosingWorker, Control, State, launch
 
 if TYPE_CHECKING:
     import napari
@@ -24,6 +24,32 @@ WRITE_BUDGET = 0.012
 """Seconds of one tick that may go into using pieces; the event loop stays free in between."""
 REFRESH_SECONDS = 0.2
 LONG_SECONDS = 10.0
+
+
+class ActivityBar:
+    """The bar of some work in napari's activity dock; it has a button that cancels."""
+
+    _bar: cancelable_progress | None = None
+
+    def begin(self, what: str) -> None:
+        """Show the bar, with the work in words."""
+        self._bar = cancelable_progress(total=100, desc=what)
+
+    def show(self, fraction: float | None) -> None:
+        """Show how much is done; None leaves it as it is."""
+        if self._bar is not None and fraction is not None:
+            self._bar.update(int(100 * fraction) - self._bar.n)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether its button was pressed."""
+        return self._bar is not None and self._bar.is_canceled
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
 
 
 class Work(QObject):
@@ -56,7 +82,7 @@ class Work(QObject):
         self._timer.timeout.connect(self._tick)
         self._worker: ClosingWorker | None = None
         self._control = Control()
-        self._bar: cancelable_progress | None = None
+        self._bar = ActivityBar()
         self._clear()
 
     def _clear(self) -> None:
@@ -88,22 +114,21 @@ class Work(QObject):
 
     # ---------------------------------------------------------------- start and stop
 
-    def _begin(
-        self, what: str, name: str, start: Callable[[Control, dict[str, Callable[..., None]]], ClosingWorker]
-    ) -> None:
+    def _begin(self, what: str, name: str, function: Callable[..., Iterator[Any]], *arguments: Any) -> None:
         """Start the worker.
 
         Parameters
         ----------
         what, name : str
             The work and the layer it is for, for the activity dock and the notification at the end.
-        start : callable
-            Gives the running worker for a control and the handlers of its signals.
+        function, *arguments
+            The generator of the pieces, as `launch` takes it.
         """
         self._name = name
-        self._bar = cancelable_progress(total=100, desc=f"{what} {name}")
+        self._bar.begin(f"{what} {name}")
         self._control = Control()
-        self._worker = start(self._control, {"yielded": self._on_yielded, "finished": self._on_finished})
+        handlers = {"yielded": self._on_yielded, "finished": self._on_finished}
+        self._worker = launch(function, *arguments, control=self._control, connect=handlers)
         self._timer.start()
 
     def cancel(self) -> None:
@@ -121,7 +146,7 @@ class Work(QObject):
                 with contextlib.suppress(TypeError, RuntimeError):
                     signal.disconnect()
             worker.quit()
-        self._close_bar()
+        self._bar.close()
         self._pending.clear()
         self.state = State.IDLE
 
@@ -159,7 +184,7 @@ class Work(QObject):
             self._refresh_if_due()
         except Exception as error:  # a full disk, a layer in an unforeseen state: end the work and say so once
             self._fail(error)
-        if self._bar is not None and self._bar.is_canceled:
+        if self._bar.cancelled:
             self.cancel()
         if self._finished and not self._pending:
             self._end()
@@ -179,8 +204,7 @@ class Work(QObject):
         if now < self._refresh_due:
             return
         self._refresh()
-        if self._bar is not None and self.fraction is not None:
-            self._bar.update(int(100 * self.fraction) - self._bar.n)
+        self._bar.show(self.fraction)
         # a section of 16k pixels takes napari long to show: never spend more than a fifth of the time on it
         took = time.monotonic() - now
         self._refresh_due = now + took + max(REFRESH_SECONDS, 4 * took)
@@ -193,7 +217,7 @@ class Work(QObject):
         cancelled = self.state is State.CANCELLING
         seconds = time.monotonic() - self._started
         self._worker = None
-        self._close_bar()
+        self._bar.close()
         try:
             self._conclude(seconds)
         except Exception as error:  # arrays on a disk that has gone
@@ -213,11 +237,6 @@ class Work(QObject):
     def _summary(self, cancelled: bool, seconds: float) -> str:
         """Say how it ended, where it did not fail."""
         return "Cancelled." if cancelled else f"Done in {duration(seconds)}."
-
-    def _close_bar(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
 
     def _set_state(self, state: State, message: str) -> None:
         self.state, self.message = state, message

@@ -113,46 +113,25 @@ class ClosingWorker(GeneratorWorker):
         logging.getLogger("napari_drososeg").info("%s: %s", warning[1].__name__, warning[0])
 
 
-def start(
-    load: Callable[[Callable[[str], None]], Predictor],
-    stack: Stack,
-    job: Job,
-    done: DoneMap,
-    view: Callable[[], View],
-    notify: Callable[[str], None],
-    control: Control,
-    connect: dict[str, Callable[..., None]],
-) -> ClosingWorker:
-    """Start a run in a worker thread.
-
-    Parameters
-    ----------
-    load : callable
-        Gives the loaded network; called in the thread with `notify`.
-    stack : Stack
-        What to segment.
-    job : Job
-        How, and which part of it.
-    done : DoneMap
-        Finished tiles, which are left out. Read in the thread before the first tile only.
-    view : callable
-        What is on screen now; called in the thread, so it must only read a value that the GUI thread keeps.
-    notify : callable
-        Takes notices of the engine, called in the thread.
-    control : Control
-        Stops the run; has its error when ``finished`` comes.
-    connect : dict
-        Handlers of the worker's signals. ``yielded`` gets `Planned` once and then `Piece` objects.
-    """
-    arguments = (load, stack, job, done, view, notify, control)
-    return launch(_segment, *arguments, control=control, connect=connect)
-
-
 def launch(
     function: Callable[..., Iterator[Any]], *arguments: Any, control: Control, connect: dict[str, Callable[..., None]]
 ) -> ClosingWorker:
-    """Run a generator function in a worker thread; `connect` has the handlers of the worker's signals."""
-    worker = create_worker(function, *arguments, _worker_class=ClosingWorker, _start_thread=False, _connect=connect)
+    """Run ``function(*arguments, control)``, a generator, in a worker thread.
+
+    Parameters
+    ----------
+    function : callable
+        The generator function.
+    *arguments
+        Its arguments but the last.
+    control : Control
+        Its last argument.
+    connect : dict
+        Handlers of the worker's signals.
+    """
+    worker = create_worker(
+        function, *arguments, control, _worker_class=ClosingWorker, _start_thread=False, _connect=connect
+    )
     worker.control = control
     worker.start()
     return worker
@@ -173,7 +152,7 @@ def handing_over(control: Control) -> Iterator[None]:
         control.error = error
 
 
-def _segment(
+def segment(
     load: Callable[[Callable[[str], None]], Predictor],
     stack: Stack,
     job: Job,
@@ -182,6 +161,25 @@ def _segment(
     notify: Callable[[str], None],
     control: Control,
 ) -> Iterator[Planned | Piece]:
+    """Predict, in a worker thread: `Planned` once, and then pieces, what is looked at first.
+
+    Parameters
+    ----------
+    load : callable
+        Gives the loaded network; called with `notify`.
+    stack : Stack
+        What to segment.
+    job : Job
+        How, and which part of it.
+    done : DoneMap
+        Finished tiles, which are left out. Read before the first tile only.
+    view : callable
+        What is on screen now; called in the thread, so it must only read a value that the GUI thread keeps.
+    notify : callable
+        Takes notices of the engine, called in the thread.
+    control : Control
+        Stops the run; has its error at the end.
+    """
     be_polite()
     with handing_over(control):
         predictor = load(notify)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_drososeg.cli import console
-from napari_drososeg.cli.options import Device, Quiet, check_choice, parse_sections
+from napari_drososeg.cli.options import Device, FillNan, Invert, PixelSize, Quiet, check_choice, parse_sections
 from napari_drososeg.errors import DrososegError
 
 if TYPE_CHECKING:
@@ -59,13 +59,9 @@ def fine_tune(
         str, typer.Option(help="A sum of cross-entropy, class-balanced, focal, dice or weighted:1,5,2.")
     ] = "cross-entropy",
     augmentation: Annotated[str, typer.Option(help="none, mild, study or strong.")] = "mild",
-    pixel_size: Annotated[
-        float | None, typer.Option(help="Pixel size of the image in nm, where its file does not say or is wrong.")
-    ] = None,
-    invert: Annotated[
-        bool, typer.Option("--invert", help="The image is bright on dark: membranes are bright.")
-    ] = False,
-    fill_nan: Annotated[float | None, typer.Option(help="Grey value to put where the image is not a number.")] = None,
+    pixel_size: PixelSize = None,
+    invert: Invert = False,
+    fill_nan: FillNan = None,
     predict: Annotated[
         str | None, typer.Option(help="With --workspace: sections to predict right after, e.g. 4; kept with the round.")
     ] = None,

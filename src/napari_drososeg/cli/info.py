@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_drososeg.cli import console
-from napari_drososeg.cli.options import Json, Quiet
+from napari_drososeg.cli.options import Json, PixelSize, Quiet
 
 if TYPE_CHECKING:
     from napari_drososeg.io import Stack
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 def info(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Stack: file, zarr, or folder of sections.")],
-    pixel_size: Annotated[
-        float | None, typer.Option(help="Pixel size of IN in nm, where its file does not say or is wrong.")
-    ] = None,
+    pixel_size: PixelSize = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -18,6 +18,11 @@ Model = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Engine = Annotated[str, typer.Option(help="auto, openvino or torch.")]
 Precision = Annotated[str, typer.Option(help="auto, f32, bf16, f16 or int8.")]
+PixelSize = Annotated[
+    float | None, typer.Option(help="Pixel size of the image in nm, where its file does not say or is wrong.")
+]
+Invert = Annotated[bool, typer.Option("--invert", help="The image is bright on dark: membranes are bright.")]
+FillNan = Annotated[float | None, typer.Option(help="Grey value to put where the image is not a number.")]
 
 SECTIONS_EXAMPLE = "write them as 0-15, 3,5 or 0-3,8 (numbers count from 0)"
 

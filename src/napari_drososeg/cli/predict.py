@@ -13,8 +13,11 @@ from napari_drososeg.cli import console
 from napari_drososeg.cli.options import (
     Device,
     Engine,
+    FillNan,
+    Invert,
     Json,
     Model,
+    PixelSize,
     Precision,
     Quiet,
     check_choice,
@@ -67,11 +70,9 @@ def predict(
     block: Annotated[
         str | None, typer.Option(metavar="Z,Y,X", help="Blocks that a .zarr is made in; 16,2048,2048 unless given.")
     ] = None,
-    pixel_size: Annotated[
-        float | None, typer.Option(help="Pixel size of IN in nm, where its file does not say or is wrong.")
-    ] = None,
-    invert: Annotated[bool, typer.Option("--invert", help="IN is bright on dark: membranes are bright.")] = False,
-    fill_nan: Annotated[float | None, typer.Option(help="Grey value to put where IN is not a number.")] = None,
+    pixel_size: PixelSize = None,
+    invert: Invert = False,
+    fill_nan: FillNan = None,
     probabilities: Annotated[
         Path | None, typer.Option(help="Also write class probabilities (C, Z, Y, X) to this .zarr.")
     ] = None,

@@ -10,9 +10,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from subprocess import Popen
+from typing import IO, Literal
 
 from napari_drososeg.errors import DrososegError
 
@@ -21,6 +22,35 @@ POLL_SECONDS = 0.1
 
 class Interrupted(Exception):
     """The work was given up because the caller wanted so."""
+
+
+def start_python(arguments: Sequence[str], *, stdin: int, stdout: int | IO[bytes], stderr: IO[bytes]) -> Popen[bytes]:
+    """Start this Python in another process, where it finds the packages that are found here.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Such as ``-m`` and the name of a module.
+    stdin, stdout, stderr : int or file
+        As `subprocess.Popen` takes them. Text that goes through them is UTF-8.
+
+    Raises
+    ------
+    DrososegError
+        If it cannot be started.
+    """
+    path = os.pathsep.join(p for p in sys.path if p)
+    try:
+        return Popen(
+            [sys.executable or "python", "-P", *arguments],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
+    except OSError as error:
+        raise DrososegError(f"Python cannot be started ({error.strerror or error}).") from error
 
 
 def run_child(
@@ -46,20 +76,9 @@ def run_child(
     DrososegError
         If it failed: with the last line that it said.
     """
-    command = [sys.executable or "python", "-P", "-m", "napari_drososeg.inference", task, str(checkpoint), str(folder)]
-    path = os.pathsep.join(p for p in sys.path if p)  # so that it finds the packages that are found here
+    command = ["-m", "napari_drososeg.inference", task, str(checkpoint), str(folder)]
     with tempfile.TemporaryFile() as said:
-        try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                env={**os.environ, "PYTHONPATH": path},
-                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-            )
-        except OSError as error:
-            raise DrososegError(f"Python cannot be started ({error.strerror or error}).") from error
+        process = start_python(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         try:
             while process.poll() is None:
                 if cancelled is not None and cancelled():

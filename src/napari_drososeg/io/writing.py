@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -151,29 +152,28 @@ class LabelsWriter(ABC):
         """Finish and sync under the temporary name, which is returned; `close` gives it the final one."""
         if self._open:
             self._open = False
-            try:
+            with self._removing_on_error():
                 self._finish()
                 atomic.sync(self.temporary)
-            except OSError as error:
-                atomic.remove(self.temporary)
-                raise DrososegError(f"{self.path} cannot be written: {error.strerror or error}.") from error
-            except BaseException:
-                atomic.remove(self.temporary)
-                raise
         return self.temporary
 
     def close(self) -> Path:
         """Finish, sync and rename; returns the final path. A second call does nothing."""
         if self.finish().exists():
-            try:
+            with self._removing_on_error():
                 atomic.put_in_place(self.temporary, self.path)
-            except OSError as error:
-                atomic.remove(self.temporary)
-                raise DrososegError(f"{self.path} cannot be written: {error.strerror or error}.") from error
-            except BaseException:
-                atomic.remove(self.temporary)
-                raise
         return self.path
+
+    @contextlib.contextmanager
+    def _removing_on_error(self) -> Iterator[None]:
+        """Leave nothing under the temporary name where the last steps fail."""
+        try:
+            yield
+        except BaseException as error:
+            atomic.remove(self.temporary)
+            if isinstance(error, OSError):
+                raise DrososegError(f"{self.path} cannot be written: {error.strerror or error}.") from error
+            raise
 
     def abort(self) -> None:
         """Stop and leave nothing, if it is not closed; what had the final name before is untouched."""
