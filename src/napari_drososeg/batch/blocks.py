@@ -39,8 +39,8 @@ def tile_for_blocks(predictor: Predictor, stack: Stack, block: tuple[int, int, i
     """Choose the tile edge in px of the network: halos come on top, so that a block is cut without a remainder.
 
     Tiles of networks with global context are those of the section, of the edge that they have in memory as well. The
-    price is at most one more tile on each side of a block: a quarter more work for 256 px tiles with a halo of 64 px
-    in blocks of 2048 px.
+    price is about one more tile on each side of a block: a quarter more work for 256 px tiles with a halo of 64 px in
+    blocks of 2048 px.
 
     Parameters
     ----------

@@ -166,8 +166,8 @@ def plan_tiles(
         (y, x) on the image's grid; the whole section unless given.
     blend : bool
         Whether neighbours overlap by `BLEND_OVERLAP` and are to be merged by weight. Then the tiles are those of the
-        whole section that reach into `roi`, of which they fill their part. On each side that is up to one overlap
-        more to compute than the region itself.
+        whole section that reach into `roi`, of which they fill their part; what they read may reach past it by
+        almost a tile on each side.
 
     Returns
     -------
