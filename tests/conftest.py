@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +66,38 @@ def tiny_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def network(tiny_network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny network with its last layer balanced, so that all three classes occur in its labels."""
+    from napari_drososeg.checkpoint import load_model
+
+    spec, model = load_model(tiny_network)
+    return balanced(model, spec, tmp_path_factory.mktemp("balanced") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def global_network(tiny_network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoint of a narrow FPN with random weights, balanced: every pixel depends on its whole tile of 96 px."""
     import torch
 
-    from napari_drososeg.checkpoint import load_model, save_checkpoint
+    from napari_drososeg.checkpoint import load_spec
+    from napari_drososeg.models import create_model, find_architecture
+
+    arguments = {"width": 0.0625}
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = create_model("fpn", 3, **arguments).eval()
+    facts = {"name": "global", "title": "Tiny FPN", "architecture": "fpn", "arguments": arguments}
+    facts |= {"stride": find_architecture("fpn").stride, "receptive_field": 0, "global_context": True}
+    spec = replace(load_spec(tiny_network), halo=32, tile=96, **facts)
+    return balanced(model, spec, tmp_path_factory.mktemp("global") / "global.safetensors")
+
+
+def balanced(model: Any, spec: Any, path: Path) -> Path:
+    """Give each class about as many pixels of a synthetic section, and save the network."""
+    import torch
+
+    from napari_drososeg.checkpoint import save_checkpoint
     from napari_drososeg.data import measure, normalise
     from napari_drososeg.samples import synthetic_stack
 
-    spec, model = load_model(tiny_network)
     stack, _ = synthetic_stack((1, 128, 128), 2)
     section = stack.read(0)
     with torch.inference_mode():
@@ -81,9 +107,7 @@ def network(tiny_network: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         last.weight /= std[:, None, None, None]
         last.bias -= mean
         last.bias /= std
-    return save_checkpoint(
-        tmp_path_factory.mktemp("balanced") / "tiny.safetensors", model.state_dict(), spec, half=False
-    )
+    return save_checkpoint(path, model.state_dict(), spec, half=False)
 
 
 @pytest.fixture

@@ -17,9 +17,19 @@ from napari_drososeg._widgets import checks, preferences
 from napari_drososeg._widgets.job import Job, Scope, command_line, duration, read_pixels
 from napari_drososeg._widgets.legend import percentages
 from napari_drososeg._widgets.network_card import details, licence_note, summary
-from napari_drososeg._widgets.ordering import DoneMap, View, area, has_moved, uncovered, unfinished, visit_order
+from napari_drososeg._widgets.ordering import (
+    DoneMap,
+    View,
+    area,
+    has_moved,
+    rect_of,
+    uncovered,
+    unfinished,
+    visit_order,
+)
 from napari_drososeg._widgets.store import LabelsStore, pieces
 from napari_drososeg.inference import PredictConfig
+from napari_drososeg.samples import synthetic_stack
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,48 @@ def test_a_pan_brings_what_is_seen_now_first(zoo_with_tiny: Path) -> None:
     assert sorted(corners) == [(y, x) for y in range(0, 256, 64) for x in range(0, 256, 64)]
 
 
+def test_what_is_seen_and_the_rest_make_one_blended_section(global_network: Path) -> None:
+    from napari_drososeg._widgets.worker import Control, Planned, _segment
+    from napari_drososeg.inference import Predictor, predict
+    from napari_drososeg.io import as_stack
+
+    config = PredictConfig("cpu", "torch", "f32", batch=1, pixel_size=4.6)
+    stack = as_stack(synthetic_stack((2, 200, 230), 5)[0].data)
+    expected = predict(stack, global_network, config)
+    found, done = np.zeros_like(expected), DoneMap()
+    predictor = Predictor(global_network, config)
+
+    def segment(sections: tuple[int, ...], rect: Any, pieces: int) -> int:
+        """Run until so many pieces have come; returns how many pixels were planned."""
+        job = a_job(network=str(global_network), config=config, sections=sections, rect=rect)
+        views = [View(0, rect or (100, 200, 100, 200))]
+        run = _segment(lambda _: predictor, stack, job, done, lambda: views[-1], str, control)
+        for what in run:
+            if isinstance(what, Planned):
+                planned = what.pixels
+                continue
+            control.written()
+            found[what.result.z, *what.slices] = what.part(what.result.labels)
+            if what.last:
+                done.add(what.result.z, rect_of(what.result.slices))
+            views.append(View(0, (0, 40, 0, 40)))  # the user goes elsewhere
+            pieces -= 1
+            if not pieces:
+                break
+        run.close()
+        return planned
+
+    control = Control()
+    assert segment((0,), (61, 130, 70, 171), -1) == 69 * 101
+    np.testing.assert_array_equal(found[0, 61:130, 70:171], expected[0, 61:130, 70:171])
+    assert np.count_nonzero(found) == 69 * 101
+    segment((0, 1), None, 5)  # and Cancel
+    np.testing.assert_array_equal(found[found > 0], expected[found > 0])
+    segment((0, 1), None, -1)
+    assert control.error is None
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("pixel_size", [None, 4.6, 9.2, 1.3])
 @pytest.mark.parametrize("halo", ["default", "exact"])
 @pytest.mark.parametrize("rect", [None, (5, 700, 300, 401)])
@@ -107,6 +159,19 @@ def test_expected_work_is_what_will_be_read(pixel_size: Any, halo: Any, rect: An
     assert read_pixels(job, card.spec, shape) == wanted
     if pixel_size is None:
         assert wanted > job.pixels(shape)
+
+
+@pytest.mark.parametrize("rect", [None, (5, 700, 300, 401), (290, 300, 290, 300)])
+def test_expected_work_of_blended_tiles(rect: Any, global_network: Path) -> None:
+    from napari_drososeg.inference import Predictor
+    from napari_drososeg.io import as_stack
+
+    predictor = Predictor(global_network, PredictConfig("cpu", "torch", "f32", tile=96, pixel_size=9.2))
+    job = a_job(config=predictor.config, rect=rect, sections=(0, 2))
+    stack = as_stack(np.broadcast_to(np.uint8(0), (3, 900, 700)))
+    tasks = predictor.plan(stack, sections=job.sections, roi=job.roi)
+    wanted = sum(t.tile.read_shape[0] * t.tile.read_shape[1] for t in tasks)
+    assert read_pixels(job, predictor.spec, (3, 900, 700)) == wanted
 
 
 rects = st.tuples(*[st.integers(0, 12)] * 4).map(lambda t: (min(t[:2]), max(t[:2]) + 1, min(t[2:]), max(t[2:]) + 1))

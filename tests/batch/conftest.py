@@ -41,10 +41,12 @@ def volume(tmp_path: Path, pixels: np.ndarray) -> Path:
 def make(network: Path) -> Callable[..., Batch]:
     """Prepare a run."""
 
-    def prepared(source: Path, output: Path, config: BatchConfig = CONFIG, **changes: Any) -> Batch:
+    def prepared(
+        source: Path, output: Path, config: BatchConfig = CONFIG, *, by: Path = network, **changes: Any
+    ) -> Batch:
         if output.suffix != ".zarr":
             config = replace(config, block=None)
-        batch = Batch(plan_job(source, str(output), None), find_card(str(network)), replace(config, **changes), str)
+        batch = Batch(plan_job(source, str(output), None), find_card(str(by)), replace(config, **changes), str)
         batch.prepare()
         return batch
 

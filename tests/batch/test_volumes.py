@@ -127,6 +127,43 @@ class TestLabels:
             whole(tmp_path / "out.zarr")
 
 
+class TestGlobalContext:
+    """Labels of a network for which every pixel depends on its whole tile."""
+
+    predict = replace(PREDICT, batch=1)  # several at once may be added up in another order
+
+    def test_are_those_of_the_whole_section(
+        self, done: Any, volume: Path, tmp_path: Path, global_network: Path, whole: Read
+    ) -> None:
+        expected = predict_in_memory(read_stack(volume), global_network, self.predict)
+        assert np.bincount(expected.ravel(), minlength=4)[1:].min() > 1000
+        done(volume, tmp_path / "out.zarr", by=global_network, predict=self.predict)
+        np.testing.assert_array_equal(whole(tmp_path / "out.zarr"), expected)
+        part = Part((1, 3), (slice(30, 171), slice(70, 100)))
+        for name in ("part.zarr", "part.tif"):
+            events = done(volume, tmp_path / name, by=global_network, predict=self.predict, part=part)
+            found, wanted = whole(tmp_path / name), np.zeros_like(expected)
+            wanted[[1, 3], 30:171, 70:100] = expected[[1, 3], 30:171, 70:100]
+            np.testing.assert_array_equal(found, wanted)
+        progress = [e for e in events if e.kind == "progress"]
+        assert progress[-1].done == progress[-1].total  # tiles that only reach into the region are no results
+
+    def test_of_an_earlier_version_are_not_gone_on_with(
+        self, make: Any, volume: Path, tmp_path: Path, global_network: Path
+    ) -> None:
+        """It blended the tiles of each block alone."""
+        first = make(volume, tmp_path / "out.zarr", by=global_network)
+        interrupted(first, 2)
+        path = first.manifest.path
+        lines = path.read_text()
+        assert '"tiles_of": "section", ' in lines
+        path.write_text(lines.replace('"tiles_of": "section", ', ""))
+        error = finished(make(volume, tmp_path / "out.zarr", by=global_network, resume=True))[0]
+        assert "was begun by a version that cut this network's tiles at the edges of blocks" in error
+        path.write_text(lines)
+        assert finished(make(volume, tmp_path / "out.zarr", by=global_network, resume=True)) == ["done"]
+
+
 class TestResume:
     def test_makes_only_what_is_missing_and_ends_with_the_same_bytes(
         self, make: Any, done: Any, volume: Path, tmp_path: Path, content: Read

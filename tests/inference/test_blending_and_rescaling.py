@@ -12,7 +12,8 @@ from napari_drososeg.checkpoint import load_model, load_spec, save_checkpoint
 from napari_drososeg.inference import PredictConfig, Predictor, measure_halo
 from napari_drososeg.inference.blending import Blender, ramp, tile_weights
 from napari_drososeg.inference.rescaling import axis_weights, source_region, to_image, to_network
-from napari_drososeg.inference.tiling import Grid, plan_tiles
+from napari_drososeg.inference.results import Finisher, Task
+from napari_drososeg.inference.tiling import Grid, align_up, plan_tiles, resampling_margin
 from napari_drososeg.io import as_stack
 
 
@@ -32,8 +33,10 @@ def test_blending_equal_tiles_changes_nothing_and_fills_everything(grid):
     field = np.random.default_rng(0).random((3, *grid.image), np.float32)
     tiles = plan_tiles(grid, tile=128, halo=0, stride=16, blend=True)
     assert len(tiles) > 4
-    for order in (tiles, tiles[::-1], tiles[::2] + tiles[1::2]):
-        np.testing.assert_allclose(blend(grid.image, order, field), field, atol=1e-6)
+    first = blend(grid.image, tiles, field)
+    np.testing.assert_allclose(first, field, atol=1e-6)
+    for order in (tiles[::-1], tiles[::2] + tiles[1::2]):
+        np.testing.assert_array_equal(blend(grid.image, order, field), first)  # to the last bit
 
 
 def test_overlapping_tiles_are_merged_smoothly():
@@ -60,6 +63,41 @@ def test_a_part_of_a_plan_is_complete_without_the_rest():
         for t, _ in blender.add(tile, np.ones((2, *(s.stop - s.start for s in tile.reach)), np.float32))
     ]
     assert set(finished) == set(part)
+
+
+def globally(image, tiles, order):
+    """Blend what a network gives that adds the mean of all it sees to each pixel."""
+    out = np.full((2, *image.shape), np.nan, np.float32)
+    finisher = Finisher([Task(0, t) for t in tiles], frozenset({"labels", "probabilities"}))
+    for k in order:
+        seen = to_network(image[source_region(tiles[k])], tiles[k])
+        for result in finisher.finish(Task(0, tiles[k]), np.stack([seen, seen + 10 * seen.mean()])):
+            assert np.isnan(out[:, *result.slices]).all()  # each pixel once
+            out[:, *result.slices] = result.probabilities
+    return out
+
+
+@given(st.data())
+def test_a_region_is_a_crop_of_the_blended_section(data):
+    sides = st.tuples(st.integers(1, 90), st.integers(1, 90))
+    shape = data.draw(sides)
+    network = data.draw(st.just(shape) | sides)
+    stride = data.draw(st.sampled_from([1, 4, 8]))
+    halo = data.draw(st.integers(0, 12))
+    margin = max(resampling_margin(n, m) for n, m in zip(shape, network, strict=True))
+    tile = 2 * align_up(halo + margin, stride) + stride * data.draw(st.integers(3, 10))
+    ys, xs = (slice(a, data.draw(st.integers(a + 1, n))) for n in shape for a in [data.draw(st.integers(0, n - 1))])
+    image = np.random.default_rng(0).random(shape, np.float32)
+
+    def blended(roi):
+        tiles = plan_tiles(Grid(shape, network), tile=tile, halo=halo, stride=stride, roi=roi, blend=True)
+        return globally(image, tiles, data.draw(st.permutations(range(len(tiles)))))
+
+    whole, part = blended(None), blended((ys, xs))
+    assert not np.isnan(whole).any()
+    np.testing.assert_array_equal(part[:, ys, xs], whole[:, ys, xs])
+    part[:, ys, xs] = np.nan
+    assert np.isnan(part).all()  # nothing outside
 
 
 @given(st.integers(1, 60), st.integers(0, 80), st.integers(0, 80))

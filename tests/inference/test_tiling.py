@@ -38,6 +38,7 @@ def check(grid, tile, halo, stride, roi, blend):
     written = np.zeros(grid.image, np.int32)
     for t in tiles:
         written[t.write] += 1
+        assert t.writes or blend
         for axis in (0, 1):
             read, write, reach = t.read[axis], t.write[axis], t.reach[axis]
             assert read.start % stride == 0
@@ -45,7 +46,10 @@ def check(grid, tile, halo, stride, roi, blend):
             assert 0 <= read.start < grid.network[axis]
             assert read.stop <= align_up(grid.network[axis], stride)  # clipped: never a stride beyond the border
             assert read.stop - read.start <= max(tile, stride)
-            assert reach.start <= write.start < write.stop <= reach.stop
+            assert not t.writes or reach.start <= write.start < write.stop <= reach.stop
+            if blend and roi is not None:  # nothing is computed that adds nothing
+                assert reach.start < roi[axis].stop
+                assert roi[axis].start < reach.stop
     inside = np.zeros(grid.image, np.int32)
     inside[roi or ...] = 1
     np.testing.assert_array_equal(written, inside)
@@ -56,7 +60,7 @@ def check(grid, tile, halo, stride, roi, blend):
 @given(plans(rescaled=False))
 def test_every_pixel_once_aligned_clipped_with_its_halo(plan):
     grid, _tile, halo, *_ = plan
-    for t in check(*plan):
+    for t in (t for t in check(*plan) if t.writes):
         for axis in (0, 1):
             read, write, end = t.read[axis], t.write[axis], grid.image[axis]
             assert read.start == 0 or write.start - read.start >= halo
@@ -77,6 +81,30 @@ def test_every_pixel_once_on_two_grids(plan):
             needed, _ = axis_weights(network, image, reach.start, reach.stop)
             assert read.start <= needed.start  # interpolating back needs nothing that was not computed
             assert needed.stop <= read.stop
+
+
+@given(plans(rescaled=False) | plans(rescaled=True))
+def test_blended_tiles_of_a_region_are_those_of_the_section_that_reach_into_it(plan):
+    grid, tile, halo, stride, roi, _blend = plan
+    tile += 16 * stride
+    whole = plan_tiles(grid, tile=tile, halo=halo, stride=stride, blend=True)
+    part = plan_tiles(grid, tile=tile, halo=halo, stride=stride, roi=roi, blend=True)
+    if roi is None:
+        assert part == whole
+        return
+    ys, xs = roi
+    by_read = {(t.read[0].start, t.read[1].start): t for t in part}
+    assert len(by_read) == len(part)
+    for t in whole:
+        y, x = t.reach
+        mine = by_read.pop((t.read[0].start, t.read[1].start), None)
+        reaches = y.start < ys.stop and ys.start < y.stop and x.start < xs.stop and xs.start < x.stop
+        assert (mine is not None) == reaches
+        if mine is not None:
+            assert mine.read == t.read
+            assert mine.ramps == t.ramps
+            assert mine.reach == (mine.write if t.reach == t.write else t.reach)
+    assert not by_read
 
 
 def test_a_section_within_the_tile_is_one_tile():

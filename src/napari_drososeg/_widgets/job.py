@@ -133,7 +133,7 @@ def _read_in_section(grid: Grid, rect: Rect, tile: int, halo: int, stride: int, 
 
     def strip(axis: int, ys: slice, xs: slice) -> int:
         tiles = plan_tiles(grid, tile=tile, halo=halo, stride=stride, roi=(ys, xs), blend=blend)
-        return sum({t.write[axis].start: t.read_shape[axis] for t in tiles}.values())
+        return sum({t.read[axis].start: t.read_shape[axis] for t in tiles}.values())
 
     try:
         return strip(0, slice(y0, y1), slice(x0, x0 + 1)) * strip(1, slice(y0, y0 + 1), slice(x0, x1))

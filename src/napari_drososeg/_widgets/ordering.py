@@ -105,7 +105,7 @@ def uncovered(rect: Rect, done: Sequence[Rect]) -> list[Rect]:
     Tile grids differ between runs (another view, another free memory), so done work is kept as rectangles and
     compared by area, not by tile number.
     """
-    left = [rect]
+    left = [rect] if area(rect) else []  # blended tiles may be there for their neighbours alone
     for d in done:
         left = [piece for r in left for piece in _cut(r, d)]
         if not left:

@@ -112,7 +112,8 @@ def predict_stack(
     spec = predictor.spec
     counts = {task.z: [0] * (len(spec.classes) + 1) for task in tasks}
     outputs = frozenset({"labels"} if probabilities is None else {"labels", "probabilities"})
-    yield Progress(0, len(tasks))
+    n_results = sum(task.tile.writes for task in tasks)
+    yield Progress(0, n_results)
     labels = LabelsWriter.open(target, stack.shape, form, spec.classes, stack.voxel_size)
     partial: Path | None = None
     try:
@@ -131,7 +132,7 @@ def predict_stack(
         with closing(cast("Generator[Result]", write_behind(found, write))) as results:
             for k, result in enumerate(results, start=1):
                 counts[result.z] = np.add(counts[result.z], count_labels(result.labels, len(spec.classes))).tolist()
-                yield Progress(k, len(tasks))
+                yield Progress(k, n_results)
         temporary = labels.finish()
         if partial is not None and probabilities is not None:
             with writing(probabilities):

@@ -242,7 +242,15 @@ class Work:
             tile = tile_for_blocks(self.predictor, stack, volume.block, self.memory)
             source = Item(item.source.absolute(), item.target.absolute())
             job = VolumeJob(
-                source, each.fingerprint, volume, self.config.part, self.setup, tile, each.statistics, each.unreadable
+                source,
+                each.fingerprint,
+                volume,
+                self.config.part,
+                self.setup,
+                tile,
+                "section" if spec.global_context else "block",
+                each.statistics,
+                each.unreadable,
             )
             job.begin(self.manifest, spec.classes, each.voxel_size)
             for event in job.run(self.manifest, self.executor, self.stop):

@@ -134,7 +134,9 @@ class Predictor:
         Returns
         -------
         list of Task
-            Section by section, in reading order; may be run in any order, and in parts.
+            Section by section, in reading order; may be run in any order, and in parts of whole sections. For networks
+            with global context they are those tasks of the whole section that reach into `roi`, so labels do not
+            depend on it; some fill nothing there themselves (`Tile.writes`).
 
         Raises
         ------
@@ -183,8 +185,8 @@ class Predictor:
         Yields
         ------
         Result
-            One for each task. Networks with global context are blended, so a result may come some tasks later, once
-            its neighbours are known.
+            One for each task that fills something. Networks with global context are blended, so a result may come
+            some tasks later, once its neighbours are known.
 
         Raises
         ------

@@ -13,6 +13,10 @@ Every pixel is written by exactly one tile, at least a halo away from each edge 
 that edge is the section's own border: there is nothing to read beyond it, so tiles are clipped, and the network sees
 the same border as it would in the whole section. Equal sizes let tiles share a batch and a compiled network.
 
+A network with global context gives a pixel another result in every tile, so its tiles overlap and are blended. There
+the starts depend on the section alone: a region of it takes those of the section's tiles that reach into it, so that
+the same tiles with the same weights decide about a pixel, whatever region was asked for.
+
 When image and network differ in pixel size, `Grid` says how their pixels correspond: reading is planned on the
 network's grid, writing on the image's.
 """
@@ -21,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, product
 
 from napari_drososeg.errors import DrososegError
@@ -69,7 +73,8 @@ class Tile:
     Parameters
     ----------
     write : tuple of slice
-        (y, x) on the image's grid: what this tile fills. Writes of a plan never overlap.
+        (y, x) on the image's grid: what this tile fills. Writes of a plan never overlap. Empty for a blended tile that
+        reaches into the region asked for and fills nothing there.
     read : tuple of slice
         (y, x) on the network's grid: what the network sees. Starts and sizes are multiples of the stride, so that it
         may reach past the bottom or right border, by less than one stride; there the edge is replicated.
@@ -89,6 +94,11 @@ class Tile:
 
     def __hash__(self) -> int:  # slices have no hash before Python 3.12
         return hash(tuple((s.start, s.stop) for s in (*self.write, *self.read)))
+
+    @property
+    def writes(self) -> bool:
+        """Whether this tile fills anything; if not, it is there for its neighbours."""
+        return 0 not in self.write_shape
 
     @property
     def read_shape(self) -> tuple[int, int]:
@@ -155,27 +165,45 @@ def plan_tiles(
     roi : tuple of slice, optional
         (y, x) on the image's grid; the whole section unless given.
     blend : bool
-        Whether neighbours overlap by `BLEND_OVERLAP` and are to be merged by weight.
+        Whether neighbours overlap by `BLEND_OVERLAP` and are to be merged by weight. Then the tiles are those of the
+        whole section that reach into `roi`, of which they fill their part; what they read may reach past it by
+        almost a tile on each side.
 
     Returns
     -------
     list of Tile
-        In reading order. All of one plan read the same size.
+        In reading order. All of one plan read the same size. Together they fill `roi`, each pixel once.
 
     Raises
     ------
     DrososegError
         If `tile` has no room for the halo, or `roi` is not inside the section.
     """
-    ys, xs = check_region(grid.image, roi)
+    spans = check_region(grid.image, roi)
     rows, columns = (
-        _axis(n, m, span, tile=tile, halo=halo, stride=stride, blend=blend)
-        for n, m, span in zip(grid.image, grid.network, (ys, xs), strict=True)
+        _axis(n, m, slice(0, n) if blend else span, tile=tile, halo=halo, stride=stride, blend=blend)
+        for n, m, span in zip(grid.image, grid.network, spans, strict=True)
     )
-    return [
+    if blend:
+        rows, columns = (
+            [w for w in windows if w.reach.start < span.stop and span.start < w.reach.stop]
+            for windows, span in zip((rows, columns), spans, strict=True)
+        )
+    tiles = [
         Tile((y.write, x.write), (y.read, x.read), (y.reach, x.reach), (y.ramps, x.ramps), grid)
         for y, x in product(rows, columns)
     ]
+    return [_cut(t, spans) for t in tiles] if blend else tiles
+
+
+def _cut(tile: Tile, region: Region) -> Tile:
+    """Let a tile fill only its part of `region`. What it has results for stays, and so do its weights."""
+    (y0, y1), (x0, x1) = (
+        (min(max(w.start, r.start), r.stop), max(min(w.stop, r.stop), r.start))
+        for w, r in zip(tile.write, region, strict=True)
+    )
+    write = slice(y0, y1), slice(x0, x1)
+    return replace(tile, write=write, reach=write if tile.reach == tile.write else tile.reach)
 
 
 def check_region(shape: tuple[int, int], roi: Region | None) -> Region:

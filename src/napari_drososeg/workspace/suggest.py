@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_drososeg.inference import Predictor, Task
+from napari_drososeg.inference import Predictor
 from napari_drososeg.io import Stack
 from napari_drososeg.workspace.folder import Workspace
 
 EDGE = 128
 """Edge in px of the image of the regions that are ranked: about what is on screen while painting."""
+
+PART = 16 * EDGE
+"""Edge in px of the parts of a section in which two networks are compared; tiles at their edges are computed again."""
 
 SECTIONS = 16
 """Sections looked at, evenly spread over the stack."""
@@ -96,32 +100,32 @@ def _doubt(stack: Stack, z: int, predictor: Predictor, other: Predictor | None) 
     """Return the mean doubt in each region (rows, columns) of a section."""
     total = np.zeros((-(-stack.shape[1] // EDGE), -(-stack.shape[2] // EDGE)))
     pixels = np.zeros_like(total)
-    for task in predictor.plan(stack, sections=[z]):
-        for ys, xs, values in _values(stack, task, predictor, other):
-            _add(total, ys, xs, values)
-            _add(pixels, ys, xs, np.ones(values.shape, np.float32))
+    for ys, xs, values in _values(stack, z, predictor, other):
+        _add(total, ys, xs, values)
+        _add(pixels, ys, xs, np.ones(values.shape, np.float32))
     return total / np.maximum(pixels, 1)
 
 
 def _values(
-    stack: Stack, task: Task, predictor: Predictor, other: Predictor | None
+    stack: Stack, z: int, predictor: Predictor, other: Predictor | None
 ) -> Iterator[tuple[slice, slice, NDArray[np.float32]]]:
-    """Yield the doubt of each pixel in what a task fills."""
-    ys, xs = task.tile.write
-    roi = ys, xs
+    """Yield the doubt of each pixel of a section, part by part."""
     if other is None:
-        for result in predictor.run(stack, predictor.plan(stack, sections=[task.z], roi=roi), outputs={"entropy"}):
+        for result in predictor.run(stack, predictor.plan(stack, sections=[z]), outputs={"entropy"}):
             assert result.entropy is not None
             yield *result.slices, result.entropy.astype(np.float32)
         return
-    labels = []
-    for each in (predictor, other):
-        found = np.zeros((ys.stop - ys.start, xs.stop - xs.start), np.uint8)
-        for result in each.run(stack, each.plan(stack, sections=[task.z], roi=roi)):
-            y, x = result.slices
-            found[y.start - ys.start : y.stop - ys.start, x.start - xs.start : x.stop - xs.start] = result.labels
-        labels.append(found)
-    yield ys, xs, (labels[0] != labels[1]).astype(np.float32)
+    _, height, width = stack.shape
+    for top, left in product(range(0, height, PART), range(0, width, PART)):
+        ys, xs = slice(top, min(top + PART, height)), slice(left, min(left + PART, width))
+        labels = []
+        for each in (predictor, other):
+            found = np.zeros((ys.stop - ys.start, xs.stop - xs.start), np.uint8)
+            for result in each.run(stack, each.plan(stack, sections=[z], roi=(ys, xs))):
+                y, x = result.slices
+                found[y.start - ys.start : y.stop - ys.start, x.start - xs.start : x.stop - xs.start] = result.labels
+            labels.append(found)
+        yield ys, xs, (labels[0] != labels[1]).astype(np.float32)
 
 
 def _add(total: NDArray[np.float64], ys: slice, xs: slice, values: NDArray[np.float32]) -> None:
