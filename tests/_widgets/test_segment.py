@@ -410,4 +410,8 @@ def test_keys_choose_the_class(open_widget: Any, qtbot: Any, finish: Any, stack:
     for key, value in ((Qt.Key.Key_E, 3), (Qt.Key.Key_Q, 1), (Qt.Key.Key_W, 2)):
         qtbot.keyClick(canvas, key, Qt.KeyboardModifier.ShiftModifier)
         assert layer.selected_label == value
+        assert layer.mode == "paint"  # a drag paints, and does not move the picture
+    layer.mode = "fill"
+    qtbot.keyClick(canvas, Qt.Key.Key_E, Qt.KeyboardModifier.ShiftModifier)
+    assert (layer.selected_label, layer.mode) == (3, "fill")
     assert "Shift+Q" in widget.keys.value
