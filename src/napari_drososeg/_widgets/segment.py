@@ -156,7 +156,8 @@ class SegmentWidget(Choice):
         for part in (self.choice, self.advanced):
             part.enabled = not runner.busy
         reason = next(iter(problems.values()), "") if not runner.busy else ""
-        self.problem.value, self.problem.visible = reason, bool(reason)
+        question = None if reason or runner.busy else self._pixel_question()  # hinders nothing, but wants to be seen
+        self.problem.value, self.problem.visible = reason or question or "", bool(reason or question)
         button = self.run_button
         if runner.busy:
             button.text = "Cancelling" if state is State.CANCELLING else "Cancel"
