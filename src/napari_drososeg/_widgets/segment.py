@@ -97,6 +97,15 @@ class SegmentWidget(Choice):
         # napari 0.9 moved the camera to the scene
         getattr(self.viewer, "scene", self.viewer).camera.events.connect(self._look_later)
 
+    def _image_changed(self) -> None:
+        if self.image.value is not self._image:
+            self.runner.forget_message()
+        super()._image_changed()
+
+    def _network_changed(self) -> None:
+        self.runner.forget_message()
+        super()._network_changed()
+
     # ---------------------------------------------------------------- what is shown
 
     @property
