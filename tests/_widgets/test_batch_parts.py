@@ -18,6 +18,7 @@ from napari_drososeg._widgets.batch_job import BatchJob, clean_path, in_words
 from napari_drososeg._widgets.batch_outlook import FileRow, look_at
 from napari_drososeg._widgets.batch_record import record_text
 from napari_drososeg._widgets.file_table import FileTable
+from napari_drososeg._widgets.opening import show_result
 from napari_drososeg.batch import Batch
 from napari_drososeg.inference import PredictConfig
 from napari_drososeg.zoo import find_card
@@ -258,3 +259,16 @@ def test_keys_copy_and_open(qtbot: Any) -> None:
     assert caught.args[0].source == "/in/a.tif"
     qtbot.keyClick(table, Qt.Key.Key_C, Qt.KeyboardModifier.ControlModifier)
     assert QApplication.clipboard().text() == "/in/a.tif\tfailed\t\tit is empty"
+
+
+def test_an_opened_file_is_seen(make_napari_viewer: Any, folder: Path) -> None:
+    viewer = make_napari_viewer()
+    viewer.add_image(np.zeros((5, 64, 48), np.uint8), name="taller")
+    viewer.dims.set_point(0, 3)  # where a file of one section has nothing to show
+    row = FileRow(str(folder / "0.tif"), "", "failed")
+    show_result(viewer, row, "Tiny U-Net")
+    assert viewer.dims.point[0] == 0
+    viewer.layers["0"].visible = False
+    show_result(viewer, row, "Tiny U-Net")  # open already
+    assert len(viewer.layers) == 2
+    assert viewer.layers["0"].visible

@@ -156,6 +156,18 @@ def test_cancel_keeps_and_the_next_run_does_the_rest(
     np.testing.assert_array_equal(layer.data, expected(data, zoo_with_tiny))
 
 
+def test_nothing_is_said_of_another_image(open_widget: Any, qtbot: Any, finish: Any, stack: np.ndarray) -> None:
+    widget = open_widget(np.stack([stack] * 3, axis=-1), rgb=True)
+    click(qtbot, widget.run_button)
+    finish(widget)
+    assert "Done" in widget.status.value
+    assert "grey" in widget.status.value
+    widget.image.value = widget.viewer.add_image(stack, name="other")
+    assert widget.status.value == ""
+    widget.viewer.layers.clear()
+    assert widget.status.value == ""
+
+
 def test_what_i_see_is_all_that_is_predicted(open_widget: Any, qtbot: Any, finish: Any, many_sections: Any) -> None:
     widget = open_widget(many_sections(1, 512, 512))
     viewer = widget.viewer
@@ -410,4 +422,8 @@ def test_keys_choose_the_class(open_widget: Any, qtbot: Any, finish: Any, stack:
     for key, value in ((Qt.Key.Key_E, 3), (Qt.Key.Key_Q, 1), (Qt.Key.Key_W, 2)):
         qtbot.keyClick(canvas, key, Qt.KeyboardModifier.ShiftModifier)
         assert layer.selected_label == value
+        assert layer.mode == "paint"  # a drag paints, and does not move the picture
+    layer.mode = "fill"
+    qtbot.keyClick(canvas, Qt.Key.Key_E, Qt.KeyboardModifier.ShiftModifier)
+    assert (layer.selected_label, layer.mode) == (3, "fill")
     assert "Shift+Q" in widget.keys.value

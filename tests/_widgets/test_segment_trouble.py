@@ -60,6 +60,8 @@ def test_pixel_size_is_asked_once_and_checked(open_widget: Any, qtbot: Any, fini
     widget = open_widget(stack)
     assert widget.marked("pixel_size")
     assert "once" in widget.pixel_size.tooltip
+    assert "how large its pixels are" in widget.problem.value  # to be seen without a hover, and no hindrance
+    assert widget.problem.visible
     assert widget.run_button.enabled
     for wrong in (0.0, 4600.0):
         widget.pixel_size.value = wrong
@@ -76,6 +78,7 @@ def test_pixel_size_is_asked_once_and_checked(open_widget: Any, qtbot: Any, fini
     widget.image.value = known
     assert widget.pixel_size.value == pytest.approx(9.2)
     assert not widget.marked("pixel_size")
+    assert not widget.problem.value
     widget.image.value = widget.viewer.layers["em"]
     assert widget.pixel_size.value == 5.0
 

@@ -304,6 +304,17 @@ def test_speed_is_remembered_for_estimates(tiny_network, texture, monkeypatch, t
     assert estimate_seconds(tiny_network, 10**6, replace(F32, precision="auto", engine="openvino")) is None
 
 
+def test_a_scrap_of_an_image_does_not_spoil_the_estimates(monkeypatch, tmp_path):
+    from napari_drososeg.inference.estimates import ENOUGH, recall, remember
+
+    monkeypatch.setenv("DROSOSEG_CACHE", str(tmp_path))
+    remember("here", 2e-5, ENOUGH)
+    remember("here", 6 / 1024, 32 * 32)  # 6 s, nearly all of them for the start
+    assert recall("here") == 2e-5
+    remember("here", 4e-5, 10 * ENOUGH)
+    assert recall("here") == pytest.approx(3e-5)
+
+
 def test_measured_halo_keeps_the_labels(tiny_network, texture):
     stack = as_stack(texture[:1])
     halo = measure_halo(tiny_network, stack, tile=64, config=F32)

@@ -120,11 +120,13 @@ CLASS_KEYS = ("Shift-Q", "Shift-W", "Shift-E")
 
 
 def bind_class_keys(layer: Labels) -> None:
-    """Let keys choose the class to paint with while the layer is selected."""
+    """Let keys choose the class to paint with while the layer is selected, and take up the brush where none is."""
 
     def choose(value: int) -> Callable[[Labels], None]:
         def chosen(layer: Labels) -> None:
             layer.selected_label = value
+            if layer.mode not in ("paint", "fill", "polygon"):  # else the next drag would move the picture, or erase
+                layer.mode = "paint"
 
         return chosen
 

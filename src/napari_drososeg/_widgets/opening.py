@@ -40,7 +40,10 @@ def show_result(viewer: napari.Viewer, row: FileRow, title: str) -> None:
         before = set(viewer.layers)
         files.open_path(viewer, row.source)
         image = next((layer for layer in viewer.layers if layer not in before), None)
-    if image is None or row.state != "done":
+    if image is None:
+        return
+    _bring_into_view(viewer, image)
+    if row.state != "done":
         return
     viewer.layers.selection.active = image
     labels = _opened(viewer, row.target, lambda layer: layer.metadata.get(LABELS_KEY))
@@ -60,6 +63,17 @@ def show_result(viewer: napari.Viewer, row: FileRow, title: str) -> None:
     worker.returned.connect(show)
     worker.errored.connect(files.say_failure)
     worker.start()
+
+
+def _bring_into_view(viewer: napari.Viewer, layer: Layer) -> None:
+    """Show a section of a layer: the viewer may be on one, of a taller stack, that the layer does not have."""
+    layer.visible = True
+    low, high = layer.extent.world
+    first = viewer.dims.ndim - layer.ndim
+    for axis in viewer.dims.not_displayed:
+        if axis >= first:
+            point = viewer.dims.point[axis]
+            viewer.dims.set_point(axis, float(min(max(point, low[axis - first]), high[axis - first])))
 
 
 def _opened(viewer: napari.Viewer, path: str, place: Any) -> Layer | None:

@@ -99,6 +99,11 @@ class Runner(Work):
 
         return load
 
+    def forget_message(self) -> None:
+        """Say no more of the last run: something else is chosen now."""
+        if not self.busy:
+            self.message, self.notices, self.hints = "", [], []
+
     def close(self) -> None:
         """Stop for good: the widget or the viewer goes away."""
         was_busy = self.busy

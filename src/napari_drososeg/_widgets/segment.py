@@ -94,6 +94,15 @@ class SegmentWidget(Choice):
         # napari 0.9 moved the camera to the scene
         getattr(self.viewer, "scene", self.viewer).camera.events.connect(self._look_later)
 
+    def _image_changed(self) -> None:
+        if self.image.value is not self._image:
+            self.runner.forget_message()
+        super()._image_changed()
+
+    def _network_changed(self) -> None:
+        self.runner.forget_message()
+        super()._network_changed()
+
     # ---------------------------------------------------------------- what is shown
 
     @property
@@ -145,7 +154,8 @@ class SegmentWidget(Choice):
         for part in (self.choice, self.advanced):
             part.enabled = not runner.busy
         reason = next(iter(problems.values()), "") if not runner.busy else ""
-        self.problem.value, self.problem.visible = reason, bool(reason)
+        question = None if reason or runner.busy else self._pixel_question()  # hinders nothing, but wants to be seen
+        self.problem.value, self.problem.visible = reason or question or "", bool(reason or question)
         button = self.run_button
         if runner.busy:
             button.text = "Cancelling" if state is State.CANCELLING else "Cancel"

@@ -14,6 +14,8 @@ from napari_drososeg.inference.config import Choice, PredictConfig, choose
 
 NEWEST = 0.5
 """Weight of the newest measurement against what was remembered."""
+ENOUGH = 128 * 128
+"""Pixels from which a measurement changes what is remembered: below, most of its time is the start."""
 
 
 def _file() -> Path:
@@ -34,9 +36,11 @@ def recall(key: str) -> float | None:
     return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
-def remember(key: str, seconds_per_pixel: float) -> None:
-    """Remember a measurement. A cache that cannot be written is no reason to fail."""
+def remember(key: str, seconds_per_pixel: float, pixels: int = ENOUGH) -> None:
+    """Remember a measurement over some pixels. A cache that cannot be written is no reason to fail."""
     old = recall(key)
+    if old is not None and pixels < ENOUGH:
+        return
     value = seconds_per_pixel if old is None else NEWEST * seconds_per_pixel + (1 - NEWEST) * old
     path = _file()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")

@@ -239,7 +239,7 @@ class Predictor:
         finally:
             cast("Any", batches).close()
             if pixels:
-                self._network.remember_speed(seconds / pixels)
+                self._network.remember_speed(seconds / pixels, pixels)
 
     def _read_batches(self, reader: TileReader, tasks: list[Task]) -> Iterator[tuple[list[Task], NDArray[np.float32]]]:
         """Yield consecutive tasks of one size with their pixels (N, 1, H, W)."""

@@ -145,6 +145,6 @@ class PreparedNetwork:
         """Return the time per px that the network sees, as measured here earlier; None if it has not run yet."""
         return estimates.recall(estimates.speed_key(self.path, self.choice))
 
-    def remember_speed(self, seconds_per_pixel: float) -> None:
-        """Remember a measurement for the next estimate."""
-        estimates.remember(estimates.speed_key(self.path, self.choice), seconds_per_pixel)
+    def remember_speed(self, seconds_per_pixel: float, pixels: int) -> None:
+        """Remember a measurement over some pixels for the next estimate."""
+        estimates.remember(estimates.speed_key(self.path, self.choice), seconds_per_pixel, pixels)

@@ -155,7 +155,7 @@ def _sections(tif: TiffFile, series: TiffPageSeries, path: Path, grey: Grey) -> 
     start = series.dataoffset
     if start is not None and key.is_final:
         if start + n * n_bytes > tif.filehandle.size:
-            raise DrososegError(_short(path, f"it holds {tif.filehandle.size} bytes, its {n} sections need more"))
+            raise DrososegError(_short(path, f"it holds {tif.filehandle.size} bytes, its sections need more"))
         return [RawSection(path, start + z * n_bytes, stored, dtype, grey, planar) for z in range(n)]
     sections: list[Section] = []
     for z, page in enumerate(series):
