@@ -73,7 +73,12 @@ def predict(
     invert: Annotated[bool, typer.Option("--invert", help="IN is bright on dark: membranes are bright.")] = False,
     fill_nan: Annotated[float | None, typer.Option(help="Grey value to put where IN is not a number.")] = None,
     probabilities: Annotated[
-        Path | None, typer.Option(help="Also write class probabilities (C, Z, Y, X) to this .zarr.")
+        Path | None,
+        typer.Option(metavar="ZARR|FOLDER", help="Also write class probabilities (C, Z, Y, X); a .zarr for each file."),
+    ] = None,
+    overlays: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write pictures of labels over the image, a PNG for each section."),
     ] = None,
     areas: Annotated[
         Path | None, typer.Option(help="Also write areas per file, section and class to this .csv.")
@@ -120,6 +125,7 @@ def predict(
         ),
         part=Part(chosen_sections, region),
         probabilities=probabilities,
+        overlays=overlays,
         areas=areas,
         block=chosen_block,
         check_sections=check,
@@ -199,7 +205,8 @@ def watch(run: Batch, *, shown: bool, events: bool) -> None:
                 words = "" if event.text in ("tile", "block") else f", {event.text}"
                 bar.show(f"{event.item.source.name}{words}", event.done, event.total)
             else:
-                fractions[event.item.target] = event.done / max(1, event.total)
+                drawing = event.text == "overlays"  # of finished labels
+                fractions[event.item.target] = 1.0 if drawing else event.done / max(1, event.total)
         elif event.kind == "fault":
             console.say(f"drososeg: {event.text}")
         elif event.outcome is not None:
