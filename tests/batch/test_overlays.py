@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -304,6 +306,22 @@ class TestTrouble:
         assert len(list((seen / "l").iterdir())) == 100
         assert not hidden(tmp_path)
         assert out.read_bytes() == labels
+
+    @pytest.mark.skipif(os.name == "nt", reason="signals are others there")
+    def test_a_killed_worker_leaves_nothing(self, make: Run, tmp_path: Path, sections: np.ndarray) -> None:
+        source = tmp_path / "long.tif"
+        tifffile.imwrite(source, np.tile(sections, (25, 1, 1)), photometric="minisblack")
+        list(make(source, tmp_path / "l.tif", CONFIG).run())
+        batch = make(source, tmp_path / "l.tif", CONFIG, overlays=tmp_path / "seen", workers=1, resume=True)
+        killed = False
+        for event in batch.run():
+            if event.text == "overlays" and event.done >= 2 and not killed:
+                killed = True
+                os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+        assert batch.outcomes[tmp_path / "l.tif"].state == "done"
+        assert "killed by SIGKILL" in batch.manifest.path.read_text()
+        assert len(list((tmp_path / "seen" / "l").iterdir())) == 100
+        assert not hidden(tmp_path)
 
     def test_an_image_that_changes_while_it_is_drawn(self, make: Run, stack: Path, tmp_path: Path) -> None:
         batch = make(stack, tmp_path / "l.tif", CONFIG, overlays=tmp_path / "seen")

@@ -133,6 +133,8 @@ def _wanted(job: Job, probabilities: Path | None, overlays: Path | None) -> Iter
 
 def _check_apart(job: Job, wanted: list[tuple[Item, str, Path, Path]]) -> None:
     """Refuse what would be written into the input, over the labels, or over each other."""
+    if not wanted:
+        return
     taken: dict[Path, str] = {}
     for item in job.items:
         target = item.target.resolve()

@@ -86,6 +86,7 @@ class ItemWork:
     def _tasks(self, waiting: Iterator[Opened]) -> Generator[Event, None, None]:
         owners: dict[int, tuple[Task, Opened]] = {}  # the task is kept so that its identity stays its own
         refused: list[Event] = []
+        faulty: set[int] = set()  # tasks whose worker died, and left what it was writing
 
         def tasks() -> Iterator[Task]:
             while not self.stop():
@@ -113,8 +114,13 @@ class ItemWork:
                     yield from self._update(each, update)
                     while refused:
                         yield refused.pop()
+                    if update.fault is not None:
+                        faulty.add(id(update.task))
                     if update.final:
                         del owners[id(update.task)]
+                        if id(update.task) in faulty:
+                            faulty.remove(id(update.task))
+                            self._tidy(each.item)
                     elif self.stop():  # a stack is not worth waiting for: it may take hours
                         break
         finally:
