@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QMessageBox
 
 from napari_drososeg._widgets.batch_job import BatchJob, clean_path, in_words
-from napari_drososeg._widgets.batch_outlook import FileRow, look_at
+from napari_drososeg._widgets.batch_outlook import UNDRAWN, FileRow, look_at
 from napari_drososeg._widgets.batch_record import record_text
 from napari_drososeg._widgets.file_table import FileTable
 from napari_drososeg._widgets.opening import show_result
@@ -105,7 +106,6 @@ def test_the_sample_folder_is_put_in(widget: Any, qtbot: Any) -> None:
         ({"output": ""}, "output", "Choose a folder for the labels"),
         ({"output": "IN/0.tif"}, "output", "no folder"),
         ({"output": "IN/below", "subfolders": True}, "output", "lies inside the input"),
-        ({"probabilities": True}, "areas", "these are 3 files"),
         ({"precision": "f16"}, "precision", "f16 is for graphics cards"),
         ({"pixel_size": 4600.0}, "pixel_size", "check the unit"),
     ],
@@ -168,12 +168,23 @@ def test_the_record_is_shown_before_a_run(done: BatchJob) -> None:
 def test_choices_are_remembered(widget: Any, qtbot: Any, folder: Path) -> None:
     from napari_drososeg._widgets.batch import BatchWidget
 
-    choose(qtbot, widget, source=str(folder), pattern="0*", form="png", areas=False, subfolders=True, pixel_size=5.0)
+    choose(
+        qtbot,
+        widget,
+        source=str(folder),
+        pattern="0*",
+        form="png",
+        areas=False,
+        subfolders=True,
+        pixel_size=5.0,
+        overlays=True,
+    )
     again = BatchWidget(widget.viewer)
     qtbot.addWidget(again)
     assert again.network.value == "tiny"
     assert (again.source.value, again.pattern.value, again.form.value) == (str(folder), "0*", "png")
     assert not again.areas.value
+    assert again.overlays.value
     assert again.subfolders.value
     assert again.pixel_size.value == 0  # it belongs to the images
     choose(qtbot, again)
@@ -190,6 +201,53 @@ def test_the_output_follows_until_it_is_chosen(widget: Any, qtbot: Any, tmp_path
 
 
 # ---------------------------------------------------------------- the job
+
+
+def test_done_labels_are_only_drawn_when_overlays_are_asked_for(widget: Any, qtbot: Any, done: BatchJob) -> None:
+    choose(qtbot, widget, source=done.source)
+    assert "3 done" in widget.summary.value
+    choose(qtbot, widget, overlays=True)
+    assert widget.run_button.enabled
+    assert {row.note for row in widget.outlook.rows} == {UNDRAWN}
+    assert not widget.outlook.pixels
+    before = {p: p.stat().st_mtime_ns for p in Path(done.output).glob("*.tif")}
+    widget.run_button.native.click()
+    qtbot.waitUntil(lambda: not widget.runner.busy, timeout=120_000)
+    choose(qtbot, widget)
+    assert sorted(p.name for p in Path(f"{done.output}-overlays").iterdir()) == ["0.png", "1.png", "2.png"]
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    assert {row.state for row in widget.table.files.rows} == {"done"}
+    assert "3 done" in widget.summary.value
+
+
+def test_a_strangers_picture_is_marked(widget: Any, qtbot: Any, folder: Path) -> None:
+    place = folder.with_name("in-labels-overlays")
+    place.mkdir()
+    (place / "1.png").write_bytes(b"mine")
+    choose(qtbot, widget, source=str(folder), overlays=True)
+    assert not widget.run_button.enabled
+    assert "1.png' exists and is not in the record" in widget.problem.value
+    choose(qtbot, widget, existing=True)
+    assert widget.marked("areas")
+    assert "1.png' exists and holds no overlays of ours" in widget.problem.value
+    assert "--" not in widget.problem.value
+    choose(qtbot, widget, overlays=False)
+    assert widget.run_button.enabled
+
+
+def test_what_is_written_besides_lies_beside_the_labels(job: BatchJob, folder: Path) -> None:
+    every = replace(job, overlays=True, probabilities=True)
+    config = every.config()
+    assert config.overlays == folder.with_name("in-labels-overlays")
+    assert config.probabilities == folder.with_name("in-labels-probabilities")
+    config.check(every.plan())
+    words = shlex.split(every.command())
+    assert words[words.index("--overlays") + 1] == str(config.overlays)
+    assert words[words.index("--probabilities") + 1] == str(config.probabilities)
+    one = replace(every, one_stack=True)
+    assert one.config().probabilities == folder.with_name("in-labels") / "in-probabilities.zarr"
+    assert one.config().overlays == folder.with_name("in-labels") / "in-overlays"
+    one.config().check(one.plan())
 
 
 def test_the_job_survives_being_sent(job: BatchJob) -> None:

@@ -275,9 +275,12 @@ def test_what_cannot_work_is_one_line_and_code_2(
 
 
 def test_choices_within_a_stack_do_not_go_with_many(drososeg: Run, stack_folder: Path, tmp_path: Path) -> None:
-    for arguments in (("--sections", "0"), ("--roi", "0:9,0:9"), ("--probabilities", tmp_path / "p.zarr")):
+    for arguments in (("--sections", "0"), ("--roi", "0:9,0:9")):
         result = drososeg("predict", stack_folder, "-o", tmp_path / "out", *arguments, code=2)
         assert "output file such as labels.tif" in result.stderr
+    one = ("--probabilities", tmp_path / "p.zarr")
+    result = drososeg("predict", stack_folder, "-o", tmp_path / "out", *one, code=2)
+    assert "these are 3; name a folder" in result.stderr
 
 
 def test_quiet_says_nothing(drososeg: Run, stack_folder: Path, tmp_path: Path, network: Path) -> None:

@@ -19,9 +19,9 @@ import torch
 import zarr
 
 from napari_drososeg.batch import Batch, BatchConfig, Manifest, plan_job
+from napari_drososeg.batch.beside import holds_probabilities
 from napari_drososeg.batch.executors import ThisProcess
 from napari_drososeg.batch.fingerprints import fingerprint
-from napari_drososeg.batch.plan import holds_probabilities
 from napari_drososeg.cli.predict import asking_pixel_size
 from napari_drososeg.inference import PredictConfig
 from napari_drososeg.io import read_labels

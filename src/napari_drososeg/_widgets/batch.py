@@ -54,7 +54,8 @@ class BatchWidget(BatchChoice):
             getattr(self, name).changed.connect(self._remember)
         for field in (
             self.source, self.files, self.pattern, self.subfolders, self.network, self.output, self.form, self.areas,
-            self.probabilities, self.existing, *self.how, self.pixel_size, self.workers, self.check_sections,
+            self.overlays, self.probabilities, self.existing, *self.how, self.pixel_size, self.workers,
+            self.check_sections,
         ):  # fmt: skip
             field.changed.connect(self.look_soon)
         self.source.changed.connect(self._propose_output)

@@ -18,8 +18,8 @@ from napari_drososeg._widgets.file_table import printable
 from napari_drososeg._widgets.job import duration
 
 REMEMBERED = (
-    "source", "output", "files", "pattern", "subfolders", "form", "areas", "existing", "device", "engine", "precision",
-    "halo", "workers", "check_sections",
+    "source", "output", "files", "pattern", "subfolders", "form", "areas", "overlays", "existing", "device", "engine",
+    "precision", "halo", "workers", "check_sections",
 )  # fmt: skip
 """What belongs to the images, such as their pixel size, is not; the folders are, so that a run can be gone on with."""
 
@@ -79,6 +79,7 @@ class BatchChoice(BatchForm):
             one_stack=one_stack,
             areas=bool(self.areas.value),
             probabilities=bool(self.probabilities.value),
+            overlays=bool(self.overlays.value),
             overwrite=bool(self.existing.value),
             check_sections=bool(self.check_sections.value),
             workers=int(self.workers.value),

@@ -97,8 +97,14 @@ class BatchForm(NetworkChoice):
         self.probabilities = CheckBox(
             name="probabilities",
             text="probabilities",
-            tooltip="Writes the probability of every class at every pixel to a zarr beside the labels; for one stack "
-            "at a time. It takes 2 bytes a pixel and class.",
+            tooltip="Writes the probability of every class at every pixel, a zarr for each file, to a folder beside "
+            "the labels. It takes 2 bytes a pixel and class.",
+        )
+        self.overlays = CheckBox(
+            name="overlays",
+            text="overlays",
+            tooltip="Writes pictures to look through: the image with the class colours half-transparent over it, a PNG "
+            "for each section, in a folder beside the labels. Where labels are done they are only drawn.",
         )
         self.existing = ComboBox(
             name="existing",
@@ -110,7 +116,8 @@ class BatchForm(NetworkChoice):
         self.outputs = column(
             self.row("output", "Output", self.output, self.output_button),
             self.row("form", "Format", self.form),
-            self.row("areas", "Also", self.areas, self.probabilities),
+            self.row("areas", "Also", self.areas, self.overlays),
+            self.row("probabilities", "", self.probabilities),
             self.row("existing", "If done", self.existing),
         )
         self.summary = note()

@@ -28,6 +28,7 @@ WORDS = {
     "--format": "Format",
     "--probabilities": "Probabilities",
     "--areas": "Area table",
+    "--overlays": "Overlays",
     "--workers": "Workers",
 }
 """What the options of the command line are called in the widget."""
@@ -61,7 +62,7 @@ class BatchJob:
     one_stack : bool
         Whether all files of the folder are sections of one stack, else each is a stack. Pattern and subfolders choose
         files one by one, so they do not count then.
-    areas, probabilities : bool
+    areas, probabilities, overlays : bool
         What is written besides the labels.
     overwrite : bool
         Whether everything is made again, else what is done is kept and the rest is done.
@@ -82,6 +83,7 @@ class BatchJob:
     one_stack: bool = False
     areas: bool = True
     probabilities: bool = False
+    overlays: bool = False
     overwrite: bool = False
     check_sections: bool = True
     workers: int = 0
@@ -109,8 +111,13 @@ class BatchJob:
 
     @property
     def probabilities_path(self) -> Path | None:
-        """Where the probabilities go."""
-        return self.beside("probabilities.zarr") if self.probabilities else None
+        """Where the probabilities go: a zarr, or a folder of them."""
+        return self.beside("probabilities" + (".zarr" if self.one_stack else "")) if self.probabilities else None
+
+    @property
+    def overlays_path(self) -> Path | None:
+        """Folder that the overlays go to."""
+        return self.beside("overlays") if self.overlays else None
 
     def plan(self) -> Job:
         """Decide what becomes what; see `napari_drososeg.batch.plan_job`."""
@@ -129,6 +136,7 @@ class BatchJob:
         return BatchConfig(
             predict=self.predict,
             probabilities=self.probabilities_path,
+            overlays=self.overlays_path,
             areas=self.areas_path,
             check_sections=self.check_sections,
             resume=not self.overwrite,
@@ -146,6 +154,7 @@ class BatchJob:
         for option, value, default in (
             ("--areas", self.areas_path, None),
             ("--probabilities", self.probabilities_path, None),
+            ("--overlays", self.overlays_path, None),
             ("--device", c.device, "auto"),
             ("--engine", c.engine, "auto"),
             ("--precision", c.precision, "auto"),

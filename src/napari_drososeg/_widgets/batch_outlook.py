@@ -14,8 +14,11 @@ from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference.rescaling import RESCALE_ABOVE
 
 if TYPE_CHECKING:
-    from napari_drososeg.batch import Item, Job, Manifest
+    from napari_drososeg.batch import Batch, Item, Job
     from napari_drososeg.zoo import NetworkCard
+
+UNDRAWN = "overlays are left to do"
+"""Note of a file whose labels are done."""
 
 SAMPLE = 12
 """Files whose headers are read for the estimate of the time."""
@@ -102,9 +105,6 @@ def look_at(job: BatchJob, card: NetworkCard) -> Outlook:
         plan = job.plan()
     except (DrososegError, OSError) as error:
         return Outlook(problems={_culprit(job): in_words(str(error))})
-    if job.probabilities and len(plan.items) > 1:
-        text = f"Probabilities are written for one stack at a time, and these are {len(plan.items)} files."
-        return Outlook(_rows(plan), problems={"areas": text}, left_out=plan.left_out)
     try:
         replace(job, areas=False).config().check(plan)
     except DrososegError as error:
@@ -134,13 +134,14 @@ def _with_record(job: BatchJob, plan: Job, card: NetworkCard) -> Outlook:
         elif not job.overwrite:
             findings = findings_in(manifest.path) if manifest.path.is_file() else {}
             for row, item in zip(rows, plan.items, strict=True):
-                _recall(row, item, manifest, job.probabilities_path)
+                _recall(row, item, batch)
                 row.findings = findings.get(manifest.name(item), []) if row.state == "done" else []
     except (DrososegError, OSError) as error:
         return Outlook(_rows(plan), problems={"existing": in_words(str(error))}, left_out=plan.left_out)
     waiting = [row for row in rows if row.state != "done"]
     replaces = sum(item.written.exists() for item in plan.items) if job.overwrite else 0
-    pixels, unknown = _pixels(waiting, card, job.predict.pixel_size)
+    unlabelled = [row for row in waiting if row.note != UNDRAWN]
+    pixels, unknown = _pixels(unlabelled, card, job.predict.pixel_size)
     return Outlook(rows, _size(waiting), pixels, replaces, unknown, problems, plan.left_out)
 
 
@@ -148,12 +149,15 @@ def _rows(plan: Job) -> list[FileRow]:
     return [FileRow(str(item.source), str(item.target)) for item in plan.items]
 
 
-def _recall(row: FileRow, item: Item, manifest: Manifest, probabilities: Path | None) -> None:
+def _recall(row: FileRow, item: Item, batch: Batch) -> None:
     """Fill in what the record says of a file."""
-    entry = manifest.items.get(manifest.name(item), {})
-    if manifest.is_done(item, probabilities):
+    entry = batch.manifest.items.get(batch.manifest.name(item), {})
+    labelled, drawn = batch.has_labels(item), batch.has_overlays(item)
+    if labelled and drawn:
         row.state, row.seconds, row.note = "done", entry.get("seconds"), "done before"
         row.target = str(item.written)
+    elif labelled:
+        row.note = UNDRAWN
     elif entry.get("state") == "failed":
         row.state, row.note = "failed", in_words(str(entry.get("error", "")))
 

@@ -229,9 +229,10 @@ class BatchRunner(QObject):
         self._looked = None
         self._first = self._first or time.monotonic()
         self._running[row.source] = row
-        row.state, levels = "running", str(line.get("text", "")).startswith("level")
-        row.note = "smaller levels" if levels else ""
-        row.fraction = 1.0 if levels else line.get("done", 0) / max(1, line.get("total", 0))
+        text = str(line.get("text", ""))
+        row.state = "running"
+        row.note = "smaller levels" if text.startswith("level") else "drawing overlays" if text == "overlays" else ""
+        row.fraction = 1.0 if row.note else line.get("done", 0) / max(1, line.get("total", 0))
 
     def _take_outcome(self, row: FileRow, line: dict[str, Any]) -> None:
         before = line["state"] == "skipped"

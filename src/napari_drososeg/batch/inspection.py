@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from napari_drososeg.batch.executors import Executor, reason
 from napari_drososeg.batch.fingerprints import fingerprint
 from napari_drososeg.batch.outcomes import Event
+from napari_drososeg.batch.overlays import check_drawable
 from napari_drososeg.batch.plan import Item, Part
 from napari_drososeg.batch.quality import Finding, judge
 from napari_drososeg.batch.survey import Place, Surveyed, SurveyTask, plan_survey, surveyed
@@ -50,12 +51,14 @@ class Opened:
     findings: list[Finding] = field(default_factory=list)
 
 
-def open_item(item: Item, part: Part, pixel_size: float | None) -> Opened | str:
-    """Open an input; returns why not, where it cannot be."""
+def open_item(item: Item, part: Part, pixel_size: float | None, *, overlays: bool = False) -> Opened | str:
+    """Open an input, of which overlays are perhaps to be drawn; returns why not, where it cannot be."""
     try:
         seen = fingerprint(item.source)
         stack = open_input(item.source, seen)
         part.check(stack)
+        if overlays:
+            check_drawable(stack, part)
     except (DrososegError, OSError) as error:
         return reason(error)
     z, y, x = stack.voxel_size

@@ -51,6 +51,8 @@ class Manifest:
         The line that fixes how a volume is made, by the same name.
     blocks : dict
         By the same name: the line of each block by its level and index.
+    overlays : dict
+        The last line about the overlays of each item, by the same name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,6 +62,7 @@ class Manifest:
         self.items: dict[str, dict[str, Any]] = {}
         self.volumes: dict[str, dict[str, Any]] = {}
         self.blocks: dict[str, dict[tuple[int, ...], dict[str, Any]]] = {}
+        self.overlays: dict[str, dict[str, Any]] = {}
         if path.is_file():
             with path.open(encoding="utf-8", errors="surrogateescape") as file:
                 for line in file:
@@ -84,6 +87,8 @@ class Manifest:
             self.blocks[name] = {}
         elif what == "block":
             self.blocks.setdefault(name, {})[(entry["level"], *entry["index"])] = entry
+        elif what == "overlays":
+            self.overlays[name] = entry
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -180,7 +185,51 @@ class Manifest:
             complete = complete and entry.get("state") != "written"
         return complete and entry.get("input_fingerprint") == fingerprint(item.source)
 
-    def begin(self, facts: Mapping[str, Any], *, afresh: bool, replaced: tuple[Item, ...] = ()) -> None:
+    def are_drawn(self, item: Item, place: Path) -> bool:
+        """Whether overlays are there that were drawn from the labels as they are now.
+
+        Parameters
+        ----------
+        item : Item
+            Whose labels they show.
+        place : Path
+            Folder or picture.
+
+        Raises
+        ------
+        DrososegError
+            If something is there that this program did not write, or that was changed since.
+        """
+        now, entry = fingerprint(place), self.overlays.get(self.name(item))
+        if now == "missing":
+            return False
+        if entry is None:
+            raise DrososegError(
+                f"'{place}' exists and is not in the record of this output; move it away or use --overwrite."
+            )
+        if now == entry["overlays_fingerprint"]:
+            return bool(entry["labels_fingerprint"] == fingerprint(item.written))
+        if now == entry["replaced_fingerprint"]:  # killed before the new ones got their name
+            return False
+        raise DrososegError(f"'{place}' was changed since it was drawn; move it away to keep it, or use --overwrite.")
+
+    def note_overlays(self, item: Item, place: Path, temporary: Path | None = None) -> None:
+        """Write that overlays are complete under a temporary name, or, without one, that those there may be replaced.
+
+        What is noted stays true when they get their name, so that no moment is bad to be killed.
+        """
+        entry = {
+            "what": "overlays",
+            "output": self.name(item),
+            "path": str(place),
+            "labels_fingerprint": fingerprint(item.written),
+            "overlays_fingerprint": None if temporary is None else fingerprint(temporary),
+            "replaced_fingerprint": fingerprint(place),
+        }
+        self.overlays[self.name(item)] = entry
+        self._append({**entry, "time": _now()})
+
+    def begin(self, facts: Mapping[str, Any], *, afresh: bool) -> None:
         """Write the line of this run.
 
         Parameters
@@ -189,14 +238,13 @@ class Manifest:
             JSON-ready: ``settings`` as `check` compares them, and what else is to be known.
         afresh : bool
             Whether to forget what was recorded before.
-        replaced : tuple of Item
-            Whose outputs, where there are any, may be replaced: also when this run is resumed.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if afresh:
             self.items.clear()
             self.volumes.clear()
             self.blocks.clear()
+            self.overlays.clear()
             if self.path.exists():
                 os.truncate(self.path, 0)  # not unlinked: it may be locked
         self.run = {"what": "run", "time": _now(), **facts}
@@ -204,9 +252,13 @@ class Manifest:
         if not (afresh or self.ended):
             self.note_event("fault", error="the run before did not come to its end")
         self.ended = False
-        for item in replaced:
-            if item.written.exists():
-                self.note(item, "waiting")
+
+    def note_replaceable(self, item: Item, probabilities: Path | None, overlays: Path | None) -> None:
+        """Write that the outputs of an item, where there are any, may be replaced: also when this run is resumed."""
+        if item.written.exists() or (probabilities is not None and probabilities.exists()):
+            self.note(item, "waiting", probabilities)
+        if overlays is not None and overlays.exists():
+            self.note_overlays(item, overlays)
 
     def note(self, item: Item, state: str, probabilities: Path | None = None, **more: Any) -> None:
         """Write that an item is ``waiting``, ``started``, ``written``, ``done`` or ``failed``.

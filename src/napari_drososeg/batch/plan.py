@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
 FORMATS: dict[Format, str] = {"tiff": ".tif", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr", "png": ".png"}
 """Formats labels are written in, and the suffix their files get."""
-
-PROBABILITIES_MARK = {"probabilities": True}
-"""What a zarr of probabilities carries among its attributes, so that nothing else is ever replaced by one."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +55,15 @@ class Job:
         The output folder, None where the output is one file or zarr.
     left_out : tuple of str
         Names in the input folder that are no images.
+    searched : tuple of Path
+        Input folders that are read with the folders below them.
     """
 
     items: tuple[Item, ...]
     format: Format
     folder: Path | None
     left_out: tuple[str, ...] = ()
+    searched: tuple[Path, ...] = ()
 
 
 def format_of(path: Path) -> Format | None:
@@ -170,7 +169,7 @@ def plan_job(
         left_out += others
         for path in found:
             below = path.parent.relative_to(each) if path != each else Path()
-            items.append(guarded(Item(path, target / below / (_stem(path) + FORMATS[form])), target))
+            items.append(guarded(Item(path, target / below / (stem_of(path) + FORMATS[form])), target))
     seen: dict[str, Path] = {}
     for item in items:
         other = seen.setdefault(str(item.target).lower(), item.source)
@@ -179,7 +178,7 @@ def plan_job(
                 f"'{other.name}' and '{item.source.name}' would both be written to '{item.target.name}'; "
                 "rename one of them."
             )
-    return Job(tuple(items), form, target, tuple(left_out))
+    return Job(tuple(items), form, target, tuple(left_out), tuple(p for p in given if subfolders and p.is_dir()))
 
 
 def _fitting(target: Path, named: Format, chosen: Format | None) -> Format:
@@ -232,7 +231,8 @@ def _inputs(source: Path, pattern: str, subfolders: bool) -> tuple[list[Path], l
     return found, left_out
 
 
-def _stem(path: Path) -> str:
+def stem_of(path: Path) -> str:
+    """Return the name of an image without its suffix."""
     name = path.name
     for suffix in (".ome.tiff", ".ome.tif", ".ome.zarr", ".tiff", ".tif", ".zarr", ".png"):
         if name.lower().endswith(suffix):
@@ -255,46 +255,3 @@ def guarded(item: Item, folder: Path | None = None) -> Item:
     if target in source.parents:
         raise DrososegError(f"'{item.target}' contains the input '{item.source}'; choose another output.")
     return item
-
-
-def check_probabilities(job: Job, path: Path, *, replace: bool) -> None:
-    """Refuse a place for probabilities where they would hurt the input, the labels or someone's work.
-
-    Parameters
-    ----------
-    job : Job
-        What is read and written besides.
-    path : Path
-        Zarr to write.
-    replace : bool
-        Whether earlier probabilities may be replaced.
-
-    Raises
-    ------
-    DrososegError
-        Naming the path and why it cannot be used.
-    """
-    if path.suffix.lower() != ".zarr":
-        raise DrososegError(f"Probabilities are written as .zarr, not as '{path.name}'.")
-    place = path.resolve()
-    for item in job.items:
-        guarded(Item(item.source, path))
-        labels = item.target.resolve()
-        if place == labels or place in labels.parents or labels in place.parents:
-            raise DrososegError(
-                f"The labels '{item.target}' and the probabilities '{path}' would be written over each other; "
-                "choose another name for one of them."
-            )
-    if replace and path.exists() and not holds_probabilities(path):
-        raise DrososegError(f"'{path}' exists and holds no probabilities of ours; choose another name.")
-
-
-def holds_probabilities(path: Path) -> bool:
-    """Whether a folder is empty or a zarr of probabilities that this program wrote."""
-    if not path.is_dir():
-        return False
-    try:
-        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
-        return bool(attributes["drososeg"] == PROBABILITIES_MARK)
-    except (OSError, ValueError, KeyError, TypeError):
-        return not any(path.iterdir())

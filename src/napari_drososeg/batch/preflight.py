@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_drososeg.batch.plan import Item
 from napari_drososeg.batch.tasks import open_input
 from napari_drososeg.inference.memory import free_memory
 
 if TYPE_CHECKING:
     from napari_drososeg.batch.inspection import Opened
+    from napari_drososeg.batch.plan import Job
     from napari_drososeg.batch.runner import BatchConfig
     from napari_drososeg.inference import Predictor
     from napari_drososeg.zoo import NetworkCard
@@ -36,11 +37,11 @@ class Preflight:
     Parameters
     ----------
     n_items : int
-        Inputs to do.
+        Inputs to predict.
     n_done : int
         Inputs that are done already.
     pixels : int
-        Of the inputs to do.
+        Of the inputs to predict.
     bytes_needed : int
         At most, on the disk of the output: labels compress well in zarr and PNG.
     bytes_free : int
@@ -51,6 +52,8 @@ class Preflight:
         About; None where the network has not run here yet.
     unreadable : tuple of str
         Inputs whose header cannot be read, each with its reason.
+    n_undrawn : int
+        Inputs whose labels are done, and of which only overlays are drawn.
     """
 
     n_items: int
@@ -61,6 +64,7 @@ class Preflight:
     bytes_of_memory: int
     seconds: float | None
     unreadable: tuple[str, ...] = field(default=())
+    n_undrawn: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data."""
@@ -89,9 +93,10 @@ def free_space(folder: Path) -> int:
 
 
 def look_ahead(
-    waiting: Sequence[Item],
-    n_done: int,
     opened: Sequence[Opened | str],
+    undrawn: Sequence[Opened | str],
+    n_done: int,
+    job: Job,
     config: BatchConfig,
     card: NetworkCard,
     predictor: Predictor | None,
@@ -100,12 +105,14 @@ def look_ahead(
 
     Parameters
     ----------
-    waiting : sequence of Item
-        What is to be done.
+    opened : sequence of Opened or str
+        What is to be predicted; a text where its header cannot be read, and why.
+    undrawn : sequence of Opened or str
+        Likewise what is only to be drawn.
     n_done : int
         Inputs that are done already.
-    opened : sequence of Opened or str
-        Each of `waiting`, or why its header cannot be read.
+    job : Job
+        What they belong to.
     config : BatchConfig
         How it will run.
     card : NetworkCard
@@ -113,29 +120,37 @@ def look_ahead(
     predictor : Predictor or None
         That network, where something is to be done.
     """
-    known = [each for each in opened if not isinstance(each, str)]
     whole = pixels = memory = 0
-    for each in known:
-        z, height, width = each.shape
-        whole += z * height * width
-        if config.part.roi is not None:
-            height, width = (s.stop - s.start for s in config.part.roi)
-        pixels += len(each.sections) * height * width
+    for each in opened:
+        if isinstance(each, str):
+            continue
+        whole += math.prod(each.shape)
+        pixels += _chosen_pixels(each, config)
         if predictor is not None:
             stack = open_input(each.item.source, each.fingerprint)
             tile = predictor.tile_edge(stack, free_memory(predictor.choice.device) // max(1, config.workers))
             memory = max(memory, int(predictor.bytes_per_pixel() * tile**2))
-    per_pixel = LEVELS if any(i.target.suffix == ".zarr" for i in waiting) else 1.0
+    per_pixel = LEVELS if job.format == "ome-zarr" else 1.0
     if config.probabilities is not None and card.spec is not None:
         per_pixel += 2 * len(card.spec.classes)
+    drawn = 0
+    if config.overlays is not None:
+        drawn = sum(_chosen_pixels(each, config) for each in (*opened, *undrawn) if not isinstance(each, str))
     rate = None if predictor is None else predictor.seconds_per_pixel()
     return Preflight(
-        n_items=len(waiting),
+        n_items=len(opened),
         n_done=n_done,
         pixels=pixels,
-        bytes_needed=int(per_pixel * whole),
-        bytes_free=free_space(waiting[0].target.absolute().parent if waiting else Path()),
+        bytes_needed=int(per_pixel * whole) + 3 * drawn,
+        bytes_free=free_space(job.items[0].target.absolute().parent),
         bytes_of_memory=memory,
         seconds=None if rate is None else rate * pixels / max(1, config.workers),
-        unreadable=tuple(each for each in opened if isinstance(each, str)),
+        unreadable=tuple(each for each in (*opened, *undrawn) if isinstance(each, str)),
+        n_undrawn=len(undrawn),
     )
+
+
+def _chosen_pixels(each: Opened, config: BatchConfig) -> int:
+    """Return the pixels of the chosen part of an input."""
+    height, width = each.shape[1:] if config.part.roi is None else (s.stop - s.start for s in config.part.roi)
+    return len(each.sections) * height * width

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from napari_drososeg.batch.areas import write_areas
+from napari_drososeg.batch.beside import check_beside, drawn_at, overlays_of, probabilities_of
 from napari_drososeg.batch.executors import Executor, LocalWorkers, ThisProcess
-from napari_drososeg.batch.inspection import open_item
+from napari_drososeg.batch.inspection import Opened, open_item
 from napari_drososeg.batch.manifest import Manifest, manifest_path
 from napari_drososeg.batch.outcomes import Event, Outcome, State, areas_of
-from napari_drososeg.batch.plan import Item, Job, Part, check_probabilities, guarded
+from napari_drososeg.batch.overlays import check_drawable
+from napari_drososeg.batch.plan import Item, Job, Part, guarded
 from napari_drososeg.batch.preflight import Preflight, look_ahead
 from napari_drososeg.batch.tasks import forget
 from napari_drososeg.batch.volume import partial_path
@@ -34,7 +36,9 @@ class BatchConfig:
     part : Part
         Which part of each stack.
     probabilities : Path, optional
-        Zarr to write the probabilities of the one stack to.
+        Zarr to write the probabilities of the one stack to, or folder for a zarr of each item of a folder.
+    overlays : Path, optional
+        Folder for pictures of the labels over the image: one of each section.
     areas : Path, optional
         CSV to write the area table to.
     block : tuple of int, optional
@@ -52,6 +56,7 @@ class BatchConfig:
     predict: PredictConfig = field(default_factory=PredictConfig)
     part: Part = field(default_factory=Part)
     probabilities: Path | None = None
+    overlays: Path | None = None
     areas: Path | None = None
     block: tuple[int, int, int] | None = None
     check_sections: bool = True
@@ -70,21 +75,16 @@ class BatchConfig:
         """
         again = self.resume or self.overwrite
         if not again:
-            places = (*(i.written for i in job.items), self.probabilities, self.areas)
-            existing = [p for p in places if p is not None and (p.exists() or p.is_symlink())]
+            existing = [p for p in self.places(job) if p.exists() or p.is_symlink()]
             if existing:
                 more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
                 raise DrososegError(f"'{existing[0]}' exists{more}; use --overwrite, --resume or another output.")
-        if job.folder is not None and len(job.items) > 1:
-            if self.part != Part():
-                raise DrososegError(
-                    "--sections and --roi choose within one stack, but a folder as output means one stack per file; "
-                    "name an output file such as labels.tif."
-                )
-            if self.probabilities is not None:
-                raise DrososegError("--probabilities goes with one stack; name an output file such as labels.tif.")
-        if self.probabilities is not None:
-            check_probabilities(job, self.probabilities, replace=again)
+        if job.folder is not None and len(job.items) > 1 and self.part != Part():
+            raise DrososegError(
+                "--sections and --roi choose within one stack, but a folder as output means one stack per file; "
+                "name an output file such as labels.tif."
+            )
+        check_beside(job, self.probabilities, self.overlays, replace=again, trust=self.resume)
         if self.areas is not None:
             if self.areas.suffix.lower() != ".csv" or self.areas.is_dir():
                 raise DrososegError(f"Areas are written as .csv, not as '{self.areas.name}'.")
@@ -92,6 +92,17 @@ class BatchConfig:
                 guarded(Item(item.source, self.areas))
         if self.block is not None and job.format != "ome-zarr":
             raise DrososegError("--block goes with a .zarr as output; other formats are written whole.")
+
+    def places(self, job: Job) -> Iterator[Path]:
+        """Iterate over everything that is written, as it is or would be called."""
+        for item in job.items:
+            yield item.written
+            if (zarr := probabilities_of(job, item, self.probabilities)) is not None:
+                yield zarr
+            if self.overlays is not None:
+                yield drawn_at(overlays_of(job, item, self.overlays))
+        if self.areas is not None:
+            yield self.areas
 
     def executor(self) -> Executor:
         """Return who is to do the tasks."""
@@ -121,7 +132,9 @@ class Batch:
     outcomes : dict
         What became of each item, by its target; complete after `run`.
     waiting : list of Item
-        What is to be done, known after `prepare`.
+        What is to be predicted, known after `prepare`.
+    undrawn : list of Item
+        Whose labels are done, and whose overlays are to be drawn; known after `prepare`.
     fixed : dict
         Engine, precision, halo in px and memory in bytes that an earlier run fixed and this one keeps to.
     """
@@ -133,6 +146,7 @@ class Batch:
         self.manifest = Manifest(manifest_path(job.items[0].target, job.folder))
         self.outcomes: dict[Path, Outcome] = {}
         self.waiting: list[Item] = list(job.items)
+        self.undrawn: list[Item] = []
         self.notify = notify
         self.fixed: dict[str, Any] = {}
         self._asked = config.predict
@@ -177,18 +191,21 @@ class Batch:
             self._take_over()
         config = self.config
         if config.resume:
-            done = [i for i in self.job.items if self.manifest.is_done(i, config.probabilities)]
-            self.outcomes = {i.target: self.outcome(i, "skipped") for i in done}
-            self.waiting = [i for i in self.job.items if i.target not in self.outcomes]
+            known = [(i, self.has_labels(i), self.has_overlays(i)) for i in self.job.items]
+            self.waiting = [i for i, labels, _ in known if not labels]
+            self.undrawn = [i for i, labels, overlays in known if labels and not overlays]
+            self.outcomes = {i.target: self.outcome(i, "skipped") for i, *both in known if all(both)}
         elif left := [p for i in self.waiting if (p := partial_path(i.target)).is_dir() and not config.overwrite]:
             raise DrososegError(
                 f"'{left[0]}' was left by a run that was stopped; use --resume to go on with it, or --overwrite."
             )
-        if not self.waiting:
+        if not (self.waiting or self.undrawn):
             return
         if len(self.job.items) == 1:  # what is wrong with the only stack shows at once, before the network is loaded
-            stack = read_stack(self.waiting[0].source)
+            stack = read_stack(self.job.items[0].source)
             config.part.check(stack)
+            if config.overlays is not None:
+                check_drawable(stack, config.part)
             if stack.pixel_size is None and config.predict.pixel_size is None and ask_pixel_size is not None:
                 size = ask_pixel_size(stack)
                 self._asked = replace(self._asked, pixel_size=size)
@@ -199,8 +216,22 @@ class Batch:
 
     def preflight(self) -> Preflight:
         """Return what `run` will take; after `prepare`."""
-        opened = [open_item(i, self.config.part, self.config.predict.pixel_size) for i in self.waiting]
-        return look_ahead(self.waiting, len(self.outcomes), opened, self.config, self.card, self._predictor)
+        opened, undrawn = self.opened(self.waiting), self.opened(self.undrawn)
+        return look_ahead(opened, undrawn, len(self.outcomes), self.job, self.config, self.card, self._predictor)
+
+    def opened(self, items: Sequence[Item]) -> list[Opened | str]:
+        """Open inputs; a text says why one cannot be."""
+        part, size, overlays = self.config.part, self.config.predict.pixel_size, self.config.overlays is not None
+        return [open_item(i, part, size, overlays=overlays) for i in items]
+
+    def has_labels(self, item: Item) -> bool:
+        """Whether the labels of an item, and its probabilities where they are wanted, are done; see `Manifest`."""
+        return self.manifest.is_done(item, probabilities_of(self.job, item, self.config.probabilities))
+
+    def has_overlays(self, item: Item) -> bool:
+        """Whether the overlays of an item are done, or none are wanted; see `Manifest`."""
+        folder = self.config.overlays
+        return folder is None or self.manifest.are_drawn(item, drawn_at(overlays_of(self.job, item, folder)))
 
     def _take_over(self) -> None:
         """Take engine, precision and halo of the earlier run, so that its results and those to come fit."""
@@ -254,7 +285,7 @@ class Batch:
         """
         for outcome in self.outcomes.values():
             yield Event("finished", Item(outcome.source, outcome.target), outcome=outcome)
-        if self.waiting and self._predictor is not None:
+        if self._predictor is not None:
             with self.manifest.locked(), self.config.executor() as executor:
                 try:
                     yield from Work(self, self._predictor, executor, stop).all()

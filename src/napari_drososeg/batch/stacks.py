@@ -12,7 +12,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from napari_drososeg.batch.plan import PROBABILITIES_MARK, Part
+from napari_drososeg.batch.beside import PROBABILITIES_MARK
+from napari_drososeg.batch.plan import Part
 from napari_drososeg.batch.tasks import Progress, Receipt, Setup, count_labels, load, open_input, statistics_from
 from napari_drososeg.checkpoint import NetworkSpec
 from napari_drososeg.errors import DrososegError

@@ -11,56 +11,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from napari_drososeg.classes import ClassTable
-from napari_drososeg.evaluation import ERROR_COLOR, error_map
+from napari_drososeg.evaluation import ERROR_COLOR, error_map, overlay, to_grey
 from napari_drososeg.io import atomic
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
     from PIL.ImageFont import ImageFont as BitmapFont
 
-OPACITY = 0.45
 MARGIN = 16
 HEADER = 44
 LEGEND = 48
 PAPER = (255, 255, 255)
 INK = (35, 35, 35)
-
-
-def to_grey(section: NDArray[Any]) -> NDArray[np.uint8]:
-    """Stretch a section of any real dtype to 0-255 between its 0.5 and 99.5 percentile."""
-    low, high = np.percentile(section, (0.5, 99.5))
-    if high <= low:
-        return np.full(section.shape, 128, dtype=np.uint8)
-    stretched = (section.astype(np.float32) - low) * (255 / (high - low))
-    grey: NDArray[np.uint8] = np.clip(stretched, 0, 255).astype(np.uint8)
-    return grey
-
-
-def overlay(grey: NDArray[np.uint8], labels: NDArray[Any], classes: ClassTable) -> NDArray[np.uint8]:
-    """Lay the class colours over a grey section.
-
-    Parameters
-    ----------
-    grey : ndarray of uint8, (Y, X)
-        The image.
-    labels : ndarray of integers, (Y, X)
-        Class values; 0 stays grey.
-    classes : ClassTable
-        Their colours.
-
-    Returns
-    -------
-    ndarray of uint8, (Y, X, 3)
-        RGB.
-    """
-    colors = np.zeros((len(classes) + 1, 3), dtype=np.float32)
-    for c in classes:
-        colors[c.value] = c.rgb
-    rgb = np.repeat(grey[..., np.newaxis], 3, axis=2).astype(np.float32)
-    known = labels > 0
-    rgb[known] = (1 - OPACITY) * rgb[known] + OPACITY * colors[labels[known]]
-    mixed: NDArray[np.uint8] = rgb.astype(np.uint8)
-    return mixed
 
 
 def draw_comparison(

@@ -74,7 +74,12 @@ def predict(
     invert: Invert = False,
     fill_nan: FillNan = None,
     probabilities: Annotated[
-        Path | None, typer.Option(help="Also write class probabilities (C, Z, Y, X) to this .zarr.")
+        Path | None,
+        typer.Option(metavar="ZARR|FOLDER", help="Also write class probabilities (C, Z, Y, X); a .zarr for each file."),
+    ] = None,
+    overlays: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Also write pictures of labels over the image, a PNG for each section."),
     ] = None,
     areas: Annotated[
         Path | None, typer.Option(help="Also write areas per file, section and class to this .csv.")
@@ -121,6 +126,7 @@ def predict(
         ),
         part=Part(chosen_sections, region),
         probabilities=probabilities,
+        overlays=overlays,
         areas=areas,
         block=chosen_block,
         check_sections=check,
@@ -200,7 +206,8 @@ def watch(run: Batch, *, shown: bool, events: bool) -> None:
                 words = "" if event.text in ("tile", "block") else f", {event.text}"
                 bar.show(f"{event.item.source.name}{words}", event.done, event.total)
             else:
-                fractions[event.item.target] = event.done / max(1, event.total)
+                drawing = event.text == "overlays"  # of finished labels
+                fractions[event.item.target] = 1.0 if drawing else event.done / max(1, event.total)
         elif event.kind == "fault":
             console.say(f"drososeg: {event.text}")
         elif event.outcome is not None:

@@ -90,7 +90,9 @@ def show_findings(outcomes: Sequence[Outcome]) -> None:
 def plan_lines(run: Batch, flight: Preflight) -> list[str]:
     """Return what a run would do and take, a line each."""
     lines = [
-        f"{flight.n_items} to do" + (f", {flight.n_done} done already" if flight.n_done else ""),
+        f"{flight.n_items} to do"
+        + (f", {flight.n_undrawn} only to be drawn" if flight.n_undrawn else "")
+        + (f", {flight.n_done} done already" if flight.n_done else ""),
         f"network {run.card.name}" + (f" on {run.description}" if run.description else ""),
         f"{flight.pixels / 1e6:,.1f} Mpx, "
         + ("time not known yet" if flight.seconds is None else f"about {console.duration(flight.seconds)}"),
@@ -99,4 +101,4 @@ def plan_lines(run: Batch, flight: Preflight) -> list[str]:
     ]
     lines += [f"cannot be read: {error}" for error in flight.unreadable]
     lines += [f"large: {concern}; needs --yes" for concern in flight.concerns]
-    return [*lines, *(f"  {i.source} -> {i.target}" for i in run.waiting)]
+    return [*lines, *(f"  {i.source} -> {i.target}" for i in run.waiting), *(f"  draw {i.target}" for i in run.undrawn)]

@@ -1,7 +1,8 @@
 """Labels against truth, and how much of each class there is: read section by section, never whole.
 
 `evaluate` compares two stacks of labels; its `Evaluation` has the scores pooled over all sections, and
-averaged. `error_map` draws where they differ. `ClassAreas` counts the pixels of each class.
+averaged. `error_map` draws where they differ, `overlay` lays labels over their image. `ClassAreas` counts the pixels of
+each class.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ from napari_drososeg.evaluation.areas import ClassAreas, pixel_area
 from napari_drososeg.evaluation.comparison import Evaluation, SectionEvaluation, Strip, compare, evaluate, pair_sections
 from napari_drososeg.evaluation.drawing import (
     ERROR_COLOR,
+    OPACITY,
     UNKNOWN_COLOR,
     error_map,
     error_maps,
+    overlay,
+    to_grey,
     write_error_maps,
 )
 from napari_drososeg.evaluation.tables import table_rows, write_csv
@@ -26,6 +30,7 @@ from napari_drososeg.evaluation.truth import (
 
 __all__ = [
     "ERROR_COLOR",
+    "OPACITY",
     "UNKNOWN_COLOR",
     "VNC_VALUES",
     "ClassAreas",
@@ -38,10 +43,12 @@ __all__ = [
     "error_map",
     "error_maps",
     "evaluate",
+    "overlay",
     "pair_sections",
     "pixel_area",
     "strips",
     "table_rows",
+    "to_grey",
     "truth_reader",
     "write_csv",
     "write_error_maps",

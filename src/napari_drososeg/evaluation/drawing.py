@@ -1,4 +1,4 @@
-"""Drawing where labels and truth differ."""
+"""Drawing labels over their image, and where labels and truth differ."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_drososeg.classes import DROSOPHILA_CLASSES, UNLABELLED, ClassTable
+from napari_drososeg.data.normalisation import SAMPLE_PIXELS
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.evaluation.comparison import checked_pairs, wrong_pixels
 from napari_drososeg.evaluation.truth import TruthFormat, truth_reader
@@ -23,6 +24,67 @@ ERROR_COLOR = (240, 228, 66)
 
 UNKNOWN_COLOR = (70, 70, 70)
 """Dark grey: pixels of an error map that have no truth."""
+
+OPACITY = 0.45
+"""Part of an overlay's colour that is the class's; the rest is the image."""
+
+PERCENTILES = (0.5, 99.5)
+"""Of a section's grey values: what is shown black and white, so that single hot or dead pixels do not matter."""
+
+STRIP_ROWS = 512
+
+
+def to_grey(section: NDArray[Any]) -> NDArray[np.uint8]:
+    """Stretch a section to 0-255 between its `PERCENTILES`.
+
+    Parameters
+    ----------
+    section : ndarray, (Y, X), any real dtype
+        Grey values. Pixels that are exactly 0 (the fill of aligned stacks), NaN or infinite do not count for the
+        percentiles; above `SAMPLE_PIXELS` a regular grid is looked at, as for normalisation.
+
+    Returns
+    -------
+    ndarray of uint8, (Y, X)
+        128 everywhere where all values that count are equal; NaN is black.
+    """
+    step = max(1, int(np.sqrt(section.size / SAMPLE_PIXELS)))
+    sample = section[::step, ::step]
+    values = sample[np.isfinite(sample) & (sample != 0)].astype(np.float64)
+    low, high = np.percentile(values, PERCENTILES) if values.size else (0.0, 0.0)
+    grey = np.full(section.shape, 128, dtype=np.uint8)
+    if high > low:
+        for start in range(0, len(section), STRIP_ROWS):  # in doubles, which are eight times as large as bytes
+            strip = section[start : start + STRIP_ROWS].astype(np.float64)
+            stretched = np.clip((strip - low) * (255 / (high - low)), 0, 255)
+            grey[start : start + STRIP_ROWS] = np.nan_to_num(stretched).astype(np.uint8)
+    return grey
+
+
+def overlay(grey: NDArray[np.uint8], labels: NDArray[Any], classes: ClassTable) -> NDArray[np.uint8]:
+    """Lay the class colours over a grey section, with `OPACITY`.
+
+    Parameters
+    ----------
+    grey : ndarray of uint8, (Y, X)
+        The image.
+    labels : ndarray of integers, (Y, X)
+        Values 0 to 255; 0 and values without a class stay grey.
+    classes : ClassTable
+        The colours.
+
+    Returns
+    -------
+    ndarray of uint8, (Y, X, 3)
+        RGB.
+    """
+    greys = np.arange(256, dtype=np.float32)[:, np.newaxis]
+    mixed = np.repeat(greys[np.newaxis], 256, axis=0).repeat(3, axis=2)  # (label, grey, RGB)
+    for c in classes:
+        mixed[c.value] = (1 - OPACITY) * greys + OPACITY * np.array(c.rgb, dtype=np.float32)
+    colors: NDArray[np.uint8] = mixed.astype(np.uint8)
+    drawn: NDArray[np.uint8] = colors[labels, grey]
+    return drawn
 
 
 def error_map(labels: NDArray[Any], truth: NDArray[Any], image: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
