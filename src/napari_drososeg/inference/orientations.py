@@ -28,23 +28,12 @@ def exchanges_axes(orientations: int) -> bool:
     return orientations > len(_STEPS)
 
 
-def orient(pixels: NDArray[Any], k: int) -> NDArray[Any]:
-    """Return a view of (..., H, W) in orientation `k`, 0 (as it is) to 7; from 4 on it is (..., W, H)."""
-    down, right = _STEPS[k % len(_STEPS)]
-    view = pixels[..., ::down, ::right]
-    return view.swapaxes(-1, -2) if k >= len(_STEPS) else view
-
-
-def restore(values: NDArray[Any], k: int) -> NDArray[Any]:
-    """Undo `orient`."""
-    down, right = _STEPS[k % len(_STEPS)]
-    view = values.swapaxes(-1, -2) if k >= len(_STEPS) else values
-    return view[..., ::down, ::right]
-
-
 def averaging_bytes(n_classes: int) -> int:
-    """Return the memory in bytes that averaging takes for one px: the sum, what is added to it, the turned image."""
-    return 4 * (2 * n_classes + 1)
+    """Return the memory in bytes that averaging takes for one px, at most.
+
+    That of three arrays of probabilities (the sum, the sum with axes exchanged, what is added to it) and two images.
+    """
+    return 4 * (3 * n_classes + 2)
 
 
 class OrientedEngine:
@@ -71,11 +60,18 @@ class OrientedEngine:
 
     def infer(self, images: NDArray[np.float32], output: Output) -> NDArray[Any]:
         """Run the network in every orientation; see `napari_drososeg.inference.engine.Engine`."""
-        total: NDArray[np.float32] = self._engine.infer(images, "probabilities")
-        for k in range(1, self._orientations):
-            turned = np.ascontiguousarray(orient(images, k))
-            total += restore(self._engine.infer(turned, "probabilities"), k)
+        total = self._sum(images)
+        if exchanges_axes(self._orientations):  # exchanged back once for all four: it is slow on large tiles
+            total += self._sum(np.ascontiguousarray(images.swapaxes(-1, -2))).swapaxes(-1, -2)
         if output == "labels":  # the largest sum is the largest mean
             return np.stack([decide(scores) for scores in total])
         total /= self._orientations
+        return total
+
+    def _sum(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Add up the probabilities in those orientations that keep height and width."""
+        total: NDArray[np.float32] = self._engine.infer(images, "probabilities")
+        for down, right in _STEPS[1 : self._orientations]:
+            turned = np.ascontiguousarray(images[..., ::down, ::right])
+            total += self._engine.infer(turned, "probabilities")[..., ::down, ::right]
         return total
