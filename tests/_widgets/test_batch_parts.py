@@ -137,6 +137,11 @@ def test_other_settings_than_before_are_marked(widget: Any, qtbot: Any, done: Ba
     assert widget.marked("existing")
     assert "halo default, now exact" in widget.problem.value
     assert "--" not in widget.problem.value
+    choose(qtbot, widget, halo="default", orientations=4)
+    assert widget.marked("existing")
+    assert "orientations not set, now 4" in widget.problem.value
+    assert "--orientations 4" in widget.job().command()
+    assert BatchJob.from_json(widget.job().to_json()).predict.orientations == 4
     choose(qtbot, widget, existing=True)
     assert not widget.marked("existing")
     assert widget.run_button.enabled
@@ -167,13 +172,24 @@ def test_the_record_is_shown_before_a_run(done: BatchJob) -> None:
 def test_choices_are_remembered(widget: Any, qtbot: Any, folder: Path) -> None:
     from napari_drososeg._widgets.batch import BatchWidget
 
-    choose(qtbot, widget, source=str(folder), pattern="0*", form="png", areas=False, subfolders=True, pixel_size=5.0)
+    choose(
+        qtbot,
+        widget,
+        source=str(folder),
+        pattern="0*",
+        form="png",
+        areas=False,
+        subfolders=True,
+        pixel_size=5.0,
+        orientations=8,
+    )
     again = BatchWidget(widget.viewer)
     qtbot.addWidget(again)
     assert again.network.value == "tiny"
     assert (again.source.value, again.pattern.value, again.form.value) == (str(folder), "0*", "png")
     assert not again.areas.value
     assert again.subfolders.value
+    assert again.orientations.value == 8
     assert again.pixel_size.value == 0  # it belongs to the images
     choose(qtbot, again)
     assert again.summary.value.startswith("1 file,")

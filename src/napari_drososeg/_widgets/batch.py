@@ -53,7 +53,7 @@ class BatchWidget(BatchChoice):
         for field in (
             self.source, self.files, self.pattern, self.subfolders, self.network, self.output, self.form, self.areas,
             self.probabilities, self.existing, self.device, self.engine, self.precision, self.halo, self.pixel_size,
-            self.workers, self.invert, self.fill, self.fill_value, self.check_sections,
+            self.orientations, self.workers, self.invert, self.fill, self.fill_value, self.check_sections,
         ):  # fmt: skip
             field.changed.connect(self.look_soon)
         self.source.changed.connect(self._propose_output)

@@ -22,7 +22,7 @@ from napari_drososeg.inference import PredictConfig
 
 REMEMBERED = (
     "source", "output", "files", "pattern", "subfolders", "form", "areas", "existing", "device", "engine", "precision",
-    "halo", "workers", "check_sections",
+    "halo", "orientations", "workers", "check_sections",
 )  # fmt: skip
 """What belongs to the images, such as their pixel size, is not; the folders are, so that a run can be gone on with."""
 
@@ -69,6 +69,7 @@ class BatchChoice(BatchForm):
             pixel_size=float(self.pixel_size.value) or None,
             invert=bool(self.invert.value),
             fill_nan=float(self.fill_value.value) if self.fill.value else None,
+            orientations=self.orientations.value,
         )
 
     def job(self) -> BatchJob | None:

@@ -13,7 +13,7 @@ from superqt import QCollapsible
 from napari_drososeg._widgets.fields import small, wrap
 from napari_drososeg._widgets.file_table import FileTable
 from napari_drososeg._widgets.legend import Legend
-from napari_drososeg._widgets.network_choice import NetworkChoice
+from napari_drososeg._widgets.network_choice import AVERAGE_TOOLTIP, AVERAGES, NetworkChoice
 
 FORMATS = {
     "TIFF with colours": "tiff",
@@ -179,6 +179,7 @@ class BatchForm(NetworkChoice):
             tooltip="Helping processes on this machine. More than one pays where there are many cores; each needs "
             "memory of its own. One that dies is replaced. 0 works without.",
         )
+        self.orientations = ComboBox(name="orientations", choices=AVERAGES, tooltip=AVERAGE_TOOLTIP)
         self.invert = CheckBox(
             name="invert",
             text="Invert grey values",
@@ -214,6 +215,7 @@ class BatchForm(NetworkChoice):
                 self.row("engine", "Engine", self.engine),
                 self.row("precision", "Precision", self.precision),
                 self.row("halo", "Halo", self.halo),
+                self.row("orientations", "Average", self.orientations),
                 self.row("pixel_size", "nm/pixel", self.pixel_size),
                 self.row("workers", "Workers", self.workers),
                 self.invert,

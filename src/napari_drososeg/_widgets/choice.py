@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from napari_drososeg.checkpoint import NetworkSpec
 
-REMEMBERED = ("scope", "device", "engine", "precision", "halo", "probabilities", "uncertainty")
+REMEMBERED = ("scope", "device", "engine", "precision", "halo", "orientations", "probabilities", "uncertainty")
 PIXEL_SIZE_KEY = "drososeg_pixel_size"
 """Key in an image layer's metadata under which the user's answer is kept: it belongs to the image."""
 
@@ -128,6 +128,7 @@ class Choice(Form):
             pixel_size=float(self.pixel_size.value) or None,
             invert=bool(self.invert.value),
             fill_nan=float(self.fill_value.value) if self.fill.value else None,
+            orientations=self.orientations.value,
         )
 
     def job(self, scope: Scope | None = None) -> Job | None:

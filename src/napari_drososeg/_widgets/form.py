@@ -26,7 +26,7 @@ from superqt import QCollapsible
 from napari_drososeg._widgets.fields import small, wrap
 from napari_drososeg._widgets.job import Scope
 from napari_drososeg._widgets.legend import Legend
-from napari_drososeg._widgets.network_choice import NetworkChoice
+from napari_drososeg._widgets.network_choice import AVERAGE_TOOLTIP, AVERAGES, NetworkChoice
 
 SCOPES = {
     Scope.VIEW: "what I see",
@@ -138,6 +138,7 @@ class Form(NetworkChoice):
             tooltip="How much is read around each tile: default leaves at least 99.95 % of the labels as they would be "
             "without tiles, exact all of them and takes longer.",
         )
+        self.orientations = ComboBox(name="orientations", choices=AVERAGES, tooltip=AVERAGE_TOOLTIP)
         self.invert = CheckBox(
             name="invert",
             text="Invert grey values",
@@ -178,6 +179,7 @@ class Form(NetworkChoice):
                 self.row("engine", "Engine", self.engine),
                 self.row("precision", "Precision", self.precision),
                 self.row("halo", "Halo", self.halo),
+                self.row("orientations", "Average", self.orientations),
                 self.invert,
                 fill_row,
                 self.probabilities,

@@ -14,6 +14,11 @@ from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import PredictConfig
 from napari_drososeg.zoo import DEFAULT_NETWORK, NetworkCard, list_networks
 
+AVERAGES = [("1 orientation", 1), ("2 orientations", 2), ("4 orientations", 4), ("8 orientations", 8)]
+AVERAGE_TOOLTIP = (
+    "Averages the prediction over so many flips and quarter turns of the image: more of them are a little more "
+    "accurate and take as many times as long. 1 is the image as it is."
+)
 NO_NETWORK = "There is no network; install the package again or add one."
 
 

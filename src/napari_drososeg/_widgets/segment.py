@@ -77,7 +77,9 @@ class SegmentWidget(Choice):
         self.network.changed.connect(self._network_changed)
         for field in (self.scope, self.first, self.last, self.device, self.engine, self.precision, self.halo):
             field.changed.connect(self.update_state)
-        for field in (self.invert, self.fill, self.fill_value, self.probabilities, self.uncertainty):
+        for field in (
+            self.orientations, self.invert, self.fill, self.fill_value, self.probabilities, self.uncertainty,
+        ):  # fmt: skip
             field.changed.connect(self.update_state)
         for name in REMEMBERED:  # at once: napari closes its widgets in more ways than can be waited for
             getattr(self, name).changed.connect(lambda _value: self.remember(REMEMBERED))
