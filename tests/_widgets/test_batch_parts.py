@@ -138,6 +138,11 @@ def test_other_settings_than_before_are_marked(widget: Any, qtbot: Any, done: Ba
     assert widget.marked("existing")
     assert "halo default, now exact" in widget.problem.value
     assert "--" not in widget.problem.value
+    choose(qtbot, widget, halo="default", orientations=4)
+    assert widget.marked("existing")
+    assert "orientations not set, now 4" in widget.problem.value
+    assert "--orientations 4" in widget.job().command()
+    assert BatchJob.from_json(widget.job().to_json()).predict.orientations == 4
     choose(qtbot, widget, existing=True)
     assert not widget.marked("existing")
     assert widget.run_button.enabled
@@ -178,6 +183,7 @@ def test_choices_are_remembered(widget: Any, qtbot: Any, folder: Path) -> None:
         subfolders=True,
         pixel_size=5.0,
         overlays=True,
+        orientations=8,
     )
     again = BatchWidget(widget.viewer)
     qtbot.addWidget(again)
@@ -186,6 +192,7 @@ def test_choices_are_remembered(widget: Any, qtbot: Any, folder: Path) -> None:
     assert not again.areas.value
     assert again.overlays.value
     assert again.subfolders.value
+    assert again.orientations.value == 8
     assert again.pixel_size.value == 0  # it belongs to the images
     choose(qtbot, again)
     assert again.summary.value.startswith("1 file,")

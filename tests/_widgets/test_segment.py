@@ -27,12 +27,12 @@ def labels_of(widget: Any) -> Labels:
     return found[0]
 
 
-def expected(data: np.ndarray, zoo: Any) -> np.ndarray:
+def expected(data: np.ndarray, zoo: Any, **options: Any) -> np.ndarray:
     """What the engine says without a viewer."""
     from napari_drososeg.inference import PredictConfig, predict
     from napari_drososeg.io import as_stack
 
-    config = PredictConfig(device="cpu", engine="torch", precision="f32", pixel_size=4.6)
+    config = PredictConfig(device="cpu", engine="torch", precision="f32", pixel_size=4.6, **options)
     return predict(as_stack(data), zoo / "tiny.safetensors", config)
 
 
@@ -84,6 +84,31 @@ def test_run_fills_a_labels_layer(
     shares = [float(text.removesuffix(" %")) for text in widget.legend.texts()]
     for value, share in enumerate(shares, start=1):
         assert share == pytest.approx(100 * np.mean(layer.data == value), abs=0.06)
+
+
+def test_orientations_reach_the_result_and_the_estimate(
+    open_widget: Any, qtbot: Any, finish: Any, settle: Any, stack: np.ndarray, zoo_with_tiny: Any
+) -> None:
+    from napari_drososeg._widgets import preferences
+
+    widget = open_widget(stack)
+    widget.scope.value = Scope.SECTION
+    click(qtbot, widget.run_button)
+    finish(widget)
+    settle(widget)
+    seconds = widget.expected_seconds(widget.job())
+    layer = labels_of(widget)
+    np.testing.assert_array_equal(layer.data[1], expected(stack, zoo_with_tiny)[1])
+    widget.orientations.value = 4
+    assert widget.expected_seconds(widget.job()) == pytest.approx(4 * seconds)
+    assert preferences.load("segment")["orientations"] == 4
+    assert widget.run_button.text == "Segment"  # what is there was made otherwise
+    click(qtbot, widget.run_button)
+    finish(widget)
+    averaged = expected(stack, zoo_with_tiny, orientations=4)[1]
+    assert np.mean(averaged != expected(stack, zoo_with_tiny)[1]) > 0.01
+    np.testing.assert_array_equal(layer.data[1], averaged)
+    assert layer.metadata["drososeg"]["config"]["orientations"] == 4
 
 
 def test_again_updates_in_place(open_widget: Any, qtbot: Any, finish: Any, stack: np.ndarray) -> None:
@@ -294,11 +319,12 @@ def test_save_and_copy(
     widget.scope.value = Scope.RANGE
     widget.first.value, widget.last.value = 1, 2
     assert not widget.save_button.enabled
+    widget.orientations.value = 2
     click(qtbot, widget.copy_button)
     text = QApplication.clipboard().text()
     assert text.startswith(f"drososeg predict '{file}' -o ")
     assert "--model tiny --sections 1-2" in text
-    assert "--precision f32" in text
+    assert "--precision f32 --orientations 2" in text
     assert "--pixel-size 4.6" in text
     assert "uncertainty" not in widget.status.value
     widget.uncertainty.value = True

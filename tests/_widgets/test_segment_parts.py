@@ -281,7 +281,8 @@ def test_key_says_what_decides_about_the_result() -> None:
     job = a_job()
     for same in ({"device": "cuda"}, {"tile": 512}, {"engine": "torch"}):
         assert replace(job, config=replace(job.config, **same)).key == job.key
-    for other in ({"precision": "int8"}, {"halo": "exact"}, {"pixel_size": 9.0}, {"invert": True}, {"fill_nan": 0.0}):
+    for other in ({"precision": "int8"}, {"halo": "exact"}, {"pixel_size": 9.0}, {"invert": True}, {"fill_nan": 0.0},
+                  {"orientations": 2}):  # fmt: skip
         assert replace(job, config=replace(job.config, **other)).key != job.key
     assert replace(job, sha256="abd").key != job.key
 
@@ -291,7 +292,9 @@ def test_the_command_is_one_the_command_line_knows() -> None:
 
     from napari_drososeg.cli import app
 
-    config = PredictConfig("cpu", "openvino", "bf16", "exact", pixel_size=9.2, invert=True, fill_nan=0.5)
+    config = PredictConfig(
+        "cpu", "openvino", "bf16", "exact", pixel_size=9.2, invert=True, fill_nan=0.5, orientations=4
+    )
     job = a_job(config=config, rect=(0, 64, 32, 96), sections=(4, 5, 6), outputs=frozenset({"labels", "probabilities"}))
     text = command_line(job, "/data/my stack.tif", 20)
     assert "'/data/my stack.tif'" in text
@@ -301,6 +304,7 @@ def test_the_command_is_one_the_command_line_knows() -> None:
         "--pixel-size 9.2",
         "--invert",
         "--fill-nan 0.5",
+        "--orientations 4",
         "--model unet",
     ):
         assert part in text

@@ -429,8 +429,8 @@ def test_both_themes_at_320_px(open_widget: Any, qtbot: Any, stack: np.ndarray) 
         assert background.isValid()
         assert not text.isNull()
     for name in ("image", "network", "scope", "pixel_size", "device", "engine", "precision", "halo", "invert", "fill",
-                 "fill_value", "probabilities", "uncertainty", "first", "last", "open_button", "info_button",
-                 "sample_button", "run_button", "save_button", "copy_button", "progress"):  # fmt: skip
+                 "orientations", "fill_value", "probabilities", "uncertainty", "first", "last", "open_button",
+                 "info_button", "sample_button", "run_button", "save_button", "copy_button", "progress"):  # fmt: skip
         assert len(getattr(widget, name).tooltip) > 20, name
     assert widget.legend.toolTip()
     assert not widget.collapsible.isExpanded()

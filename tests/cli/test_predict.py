@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,23 @@ def test_one_stack_to_one_file(predict: Run, stack_file: Path, tmp_path: Path, e
     assert said["network"] == "tiny"
     assert "PyTorch, f32" in said["engine"]
     assert hidden_leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["labels.tif", "labels.zarr"])
+def test_orientations_are_averaged(
+    predict: Run, stack_file: Path, tmp_path: Path, network: Path, expected: np.ndarray, name: str
+) -> None:
+    out = tmp_path / name
+    blocks = ("--block", "2,128,128") if name.endswith(".zarr") else ()
+    averaged = predict_in_memory(read_stack(stack_file), network, replace(CONFIG, orientations=8))
+    assert np.mean(averaged != expected) > 0.01
+    said = predict(stack_file, "-o", out, "--orientations", 8, *blocks)
+    assert np.mean(whole(out) == averaged) > 0.999  # batches may differ, and with them last bits
+    assert said["settings"]["--orientations"] == 8
+    seconds = [
+        predict(stack_file, "-o", tmp_path / "dry.tif", "--dry-run", "--orientations", n)["seconds"] for n in (1, 8)
+    ]
+    assert seconds[1] == pytest.approx(8 * seconds[0])
 
 
 def test_a_folder_of_sections_is_one_stack_for_a_file(
@@ -199,11 +217,24 @@ class TestWhatIsThere:
         # where it runs is no such setting
         predict(stack_folder, "-o", out, "--resume", "--device", "cpu", "--batch", 1)
 
+    def test_resume_refuses_other_orientations(self, predict: Run, stack_folder: Path, tmp_path: Path) -> None:
+        out = tmp_path / "out"
+        said = predict(stack_folder, "-o", out)
+        assert "--orientations" not in said["settings"]  # so it looks as one of before there was a choice
+        (out / "s8.tif").unlink()
+        result = predict(stack_folder, "-o", out, "--resume", "--orientations", 4, code=2)
+        assert "--orientations was not set, now 4" in result.stderr
+        assert not (out / "s8.tif").exists()
+        said = predict(stack_folder, "-o", out, "--resume", "--orientations", 1)
+        assert [i["state"] for i in said["items"]] == ["done", "skipped", "skipped"]
+        said = predict(stack_folder, "-o", out, "--overwrite", "--orientations", 2)
+        assert said["settings"]["--orientations"] == 2
+        result = predict(stack_folder, "-o", out, "--resume", code=2)
+        assert "--orientations was 2, now not set" in result.stderr
+
     def test_resume_refuses_another_network_by_name(
         self, predict: Run, drososeg: Run, stack_folder: Path, tmp_path: Path, network: Path
     ) -> None:
-        from dataclasses import replace
-
         from napari_drososeg.checkpoint import load_model, save_checkpoint
 
         out = tmp_path / "out"
@@ -254,6 +285,7 @@ def test_a_bad_file_does_not_stop_the_others(predict: Run, drososeg: Run, stack_
         (("--sections", "x"), "no choice of sections"),
         (("--roi", "0:97,0:80"), "reaches outside"),
         (("--halo", "wide"), "no halo"),
+        (("--orientations", 3), "number of orientations is 1, 2, 4 or 8, not 3"),
         (("--format", "jpg"), "--format jpg is not known"),
         (("--engine", "tpu"), "--engine tpu is not known"),
         (("--device", "cuda:99"), "no device 'cuda:99'"),

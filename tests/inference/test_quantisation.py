@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_drososeg.inference import PredictConfig, Predictor
 from napari_drososeg.inference.engine import decide
+from napari_drososeg.inference.orientations import averaging_bytes
 from napari_drososeg.io import as_stack
 
 pytest.importorskip("openvino")
@@ -31,6 +34,10 @@ def test_int8_agrees_with_f32_and_is_calibrated_once_per_stack(tiny_network, tex
     predictor = Predictor(tiny_network, INT8, notify=again.append)
     next(predictor.run(stack, predictor.plan(stack)))
     assert again == []  # from the cache
+    turned = Predictor(tiny_network, replace(INT8, orientations=8), notify=again.append)
+    assert turned.bytes_per_pixel() == 2 * Predictor(tiny_network, INT8).bytes_per_pixel() + averaging_bytes(3)
+    next(turned.run(stack, turned.plan(stack)))
+    assert again == []  # one quantised network serves all orientations
 
 
 def test_class_decision_is_argmax():

@@ -19,7 +19,7 @@ from napari_drososeg._widgets.job import duration
 
 REMEMBERED = (
     "source", "output", "files", "pattern", "subfolders", "form", "areas", "overlays", "existing", "device", "engine",
-    "precision", "halo", "workers", "check_sections",
+    "precision", "halo", "orientations", "workers", "check_sections",
 )  # fmt: skip
 """What belongs to the images, such as their pixel size, is not; the folders are, so that a run can be gone on with."""
 

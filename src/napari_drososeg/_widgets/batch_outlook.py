@@ -193,6 +193,7 @@ WORDS_OF_SETTINGS = {
     "--format": "format",
     "--precision": "precision",
     "--halo": "halo",
+    "--orientations": "orientations",
     "--tile": "tile",
     "--pixel-size": "nm/pixel",
     "--invert": "invert",

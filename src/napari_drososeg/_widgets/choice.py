@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_drososeg.checkpoint import NetworkSpec
 
-REMEMBERED = ("scope", "device", "engine", "precision", "halo", "probabilities", "uncertainty")
+REMEMBERED = ("scope", "device", "engine", "precision", "halo", "orientations", "probabilities", "uncertainty")
 PIXEL_SIZE_KEY = "drososeg_pixel_size"
 """Key in an image layer's metadata under which the user's answer is kept: it belongs to the image."""
 

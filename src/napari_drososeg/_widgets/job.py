@@ -65,7 +65,7 @@ class Job:
         Device, engine, tile and batch are left out: they change the speed, and labels only here and there.
         """
         c = self.config
-        return (self.sha256, c.precision, c.halo, c.pixel_size, c.invert, c.fill_nan)
+        return (self.sha256, c.precision, c.halo, c.pixel_size, c.invert, c.fill_nan, c.orientations)
 
     @property
     def roi(self) -> tuple[slice, slice] | None:
@@ -183,6 +183,7 @@ def command_line(job: Job, source: str, n_sections: int) -> str:
         ("--engine", c.engine, "auto"),
         ("--precision", c.precision, "auto"),
         ("--halo", c.halo, "default"),
+        ("--orientations", c.orientations, 1),
     ):
         if value != default:
             words += [option, str(value)]

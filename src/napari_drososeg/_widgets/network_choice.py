@@ -15,6 +15,7 @@ from napari_drososeg._widgets.network_card import details, summary
 from napari_drososeg._widgets.probing import Probe, Prober
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import PredictConfig
+from napari_drososeg.inference.config import ORIENTATIONS
 from napari_drososeg.zoo import DEFAULT_NETWORK, NetworkCard, list_networks
 
 NO_NETWORK = "There is no network; install the package again or add one."
@@ -90,6 +91,12 @@ class NetworkChoice(FieldForm):
             tooltip="How much is read around each tile: default leaves at least 99.95 % of the labels as they would be "
             "without tiles, exact all of them and takes longer.",
         )
+        self.orientations = ComboBox(
+            name="orientations",
+            choices=[(f"{n} orientation{'s' if n > 1 else ''}", n) for n in ORIENTATIONS],
+            tooltip="Averages the prediction over so many flips and quarter turns of the image: more of them are a "
+            "little more accurate and take as many times as long. 1 is the image as it is.",
+        )
 
     def _make_grey(self) -> None:
         self.invert = CheckBox(
@@ -125,6 +132,7 @@ class NetworkChoice(FieldForm):
             self.row("engine", "Engine", self.engine),
             self.row("precision", "Precision", self.precision),
             self.row("halo", "Halo", self.halo),
+            self.row("orientations", "Average", self.orientations),
         ]
 
     def grey_rows(self) -> list[Widget]:
@@ -134,7 +142,8 @@ class NetworkChoice(FieldForm):
     @property
     def how(self) -> tuple[ValueWidget[Any], ...]:
         """The fields that say how it is predicted, but for the pixel size."""
-        return (self.device, self.engine, self.precision, self.halo, self.invert, self.fill, self.fill_value)
+        speed = (self.device, self.engine, self.precision, self.halo, self.orientations)
+        return (*speed, self.invert, self.fill, self.fill_value)
 
     def config(self) -> PredictConfig:
         """How it is predicted, as the form says it."""
@@ -146,6 +155,7 @@ class NetworkChoice(FieldForm):
             pixel_size=float(self.pixel_size.value) or None,
             invert=bool(self.invert.value),
             fill_nan=float(self.fill_value.value) if self.fill.value else None,
+            orientations=self.orientations.value,
         )
 
     def show_card(self, expected: str | None = None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from napari.qt.threading import create_worker
@@ -40,8 +40,10 @@ class Prober(QObject):
         self._known: dict[Key, Probe] = {}
 
     def known(self, network: Path | None, config: PredictConfig) -> Probe:
-        """Return what is known by now; an empty answer where that is nothing."""
-        return Probe() if network is None else self._known.get(_key(network, config), Probe())
+        """Return what is known by now, with the speed in all orientations; an empty answer where that is nothing."""
+        found = Probe() if network is None else self._known.get(_key(network, config), Probe())
+        rate = found.seconds_per_pixel
+        return found if rate is None else replace(found, seconds_per_pixel=rate * config.orientations)
 
     def ask(self, network: Path | None, config: PredictConfig, *, again: bool = False) -> None:
         """Find out in a worker thread what is not known yet; `again` asks even so."""
@@ -65,8 +67,8 @@ def _key(network: Path, config: PredictConfig) -> Key:
 
 
 def probe(key: Key, config: PredictConfig) -> tuple[Key, Probe]:
-    """Find out about a network on this machine; takes seconds. Returns the key with the answer."""
-    devices = accelerators()
+    """Find out about a network on this machine; takes seconds. Returns the key with the answer, for one orientation."""
+    devices, config = accelerators(), replace(config, orientations=1)
     try:
         return key, Probe(estimate_seconds(key[0], 1, config), None, choose(config).description, devices)
     except DrososegError as error:

@@ -171,6 +171,8 @@ class Batch:
                 f"--{name.replace('_', '-')}": getattr(predict, name)
                 for name in ("precision", "halo", "tile", "pixel_size", "invert", "fill_nan")
             },
+            # not named where there is one, as in records of before there could be more
+            **({} if predict.orientations == 1 else {"--orientations": predict.orientations}),
         }
 
     def prepare(self, ask_pixel_size: Callable[[Stack], float | None] | None = None) -> None:

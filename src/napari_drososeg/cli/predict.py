@@ -67,6 +67,13 @@ def predict(
     halo: Annotated[str, typer.Option(help="Context around tiles: default, exact or pixels.")] = "default",
     tile: Annotated[int | None, typer.Option(min=16, help="Tile size in pixels; else as memory allows.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Tiles at once; else as memory allows.")] = None,
+    orientations: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Average over N = 1, 2, 4 or 8 flips and turns: a little more accurate, and N times as long.",
+        ),
+    ] = 1,
     block: Annotated[
         str | None, typer.Option(metavar="Z,Y,X", help="Blocks that a .zarr is made in; 16,2048,2048 unless given.")
     ] = None,
@@ -122,7 +129,7 @@ def predict(
     job = plan_job(source, output, cast("Format | None", file_format), pattern=pattern, subfolders=subfolders)
     config = BatchConfig(
         predict=PredictConfig(
-            device, engine, precision, chosen_halo, tile, batch, pixel_size, invert, fill_nan, threads
+            device, engine, precision, chosen_halo, tile, batch, pixel_size, invert, fill_nan, threads, orientations
         ),
         part=Part(chosen_sections, region),
         probabilities=probabilities,

@@ -15,6 +15,7 @@ from napari_drososeg.errors import DrososegError
 
 ENGINES = ("auto", "openvino", "torch")
 PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
+ORIENTATIONS = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ class PredictConfig:
         Grey value put in place of NaN and infinity, which are refused otherwise.
     threads : int, optional
         Threads on the processor; all that there are unless given. Torch has one number for the whole program.
+    orientations : {1, 2, 4, 8}
+        Turned and mirrored images whose probabilities are averaged, at as many times the work; see
+        `napari_drososeg.inference.orientations`.
+
+    Raises
+    ------
+    DrososegError
+        If a value makes no sense by itself. What is not to be had on this machine, `choose` refuses.
     """
 
     device: str = "auto"
@@ -56,6 +65,7 @@ class PredictConfig:
     invert: bool = False
     fill_nan: float | None = None
     threads: int | None = None
+    orientations: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.halo, str) and self.halo not in ("default", "exact"):
@@ -66,6 +76,8 @@ class PredictConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise DrososegError(f"The {name.replace('_', ' ')} cannot be {value}; use a number above 0.")
+        if self.orientations not in ORIENTATIONS:
+            raise DrososegError(f"The number of orientations is 1, 2, 4 or 8, not {self.orientations}.")
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ class Engine(Protocol):
         Returns
         -------
         ndarray
-            uint8 (N, H, W) label values, or float32 (N, C, H, W) probabilities that add up to 1.
+            uint8 (N, H, W) label values, or float32 (N, C, H, W) probabilities that add up to 1. It is
+            the caller's to change.
         """
         ...
 

@@ -28,7 +28,7 @@ def speed_key(checkpoint: Path, choice: Choice) -> str:
 
 
 def recall(key: str) -> float | None:
-    """Return the remembered seconds per px that the network sees; None if there is nothing."""
+    """Return the remembered seconds per px that the network sees once; None if there is nothing."""
     try:
         value = json.loads(_file().read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError):
@@ -66,7 +66,7 @@ def estimate_seconds(network: str | Path, pixels: int, config: PredictConfig | N
     pixels : int
         Pixels to predict, on the network's grid.
     config : PredictConfig, optional
-        Says on what it will run.
+        Says on what it will run, and in how many orientations.
 
     Returns
     -------
@@ -75,5 +75,6 @@ def estimate_seconds(network: str | Path, pixels: int, config: PredictConfig | N
     """
     from napari_drososeg.zoo import find_network
 
-    rate = recall(speed_key(find_network(network), choose(config or PredictConfig())))
-    return None if rate is None else rate * pixels
+    config = config or PredictConfig()
+    rate = recall(speed_key(find_network(network), choose(config)))
+    return None if rate is None else rate * pixels * config.orientations

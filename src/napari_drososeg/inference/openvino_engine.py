@@ -26,17 +26,21 @@ class OpenVinoEngine:
         Of what is not quantised.
     threads : int, optional
         Threads; all that there are unless given.
+    both_ways : bool
+        Whether every shape is also asked for with height and width exchanged.
     """
 
     on_cpu = True
 
-    def __init__(self, model: ov.Model, precision: str, threads: int | None = None) -> None:
+    def __init__(self, model: ov.Model, precision: str, threads: int | None = None, *, both_ways: bool = False) -> None:
         self._model = model
         self._threads = threads
         self._precision = precision
         self._lock = threading.Lock()
         self._requests: dict[tuple[Output, tuple[int, ...]], ov.InferRequest] = {}
-        self.bytes_per_pixel = activation_bytes(model) * (0.5 if precision == "bf16" else 1.0) * 1.5
+        self._ways = 2 if both_ways else 1
+        # what is compiled for a shape keeps its memory while it is not running, too
+        self.bytes_per_pixel = self._ways * activation_bytes(model) * (0.5 if precision == "bf16" else 1.0) * 1.5
 
     def infer(self, images: NDArray[np.float32], output: Output) -> NDArray[Any]:
         """Run the network; see `napari_drososeg.inference.engine.Engine`."""
@@ -50,7 +54,8 @@ class OpenVinoEngine:
         """Compile for a shape: as fast to do as it is for any shape, and the result needs less memory."""
         key = (output, shape)
         if key not in self._requests:
-            if len(self._requests) > 1:  # two are enough for what one run asks for; the rest would only hold memory
+            # two (each way) are enough for what one run asks for; the rest would only hold memory
+            if len(self._requests) >= 2 * self._ways:
                 self._requests.clear()
             model = with_labels(self._model) if output == "labels" else with_softmax(self._model)
             model.reshape(list(shape))

@@ -250,7 +250,7 @@ class Predictor:
                 yield batch, np.stack([reader.read(t.z, t.tile) for t in batch])[:, None]
 
     def seconds_per_pixel(self) -> float | None:
-        """Return the time per px that the network sees, as measured here earlier; None if it has not run yet."""
+        """Return the time per px that the network sees, in all orientations; None if it has not run here yet."""
         return self._network.seconds_per_pixel()
 
     def estimate(self, tasks: Iterable[Task]) -> float | None:

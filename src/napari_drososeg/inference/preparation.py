@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,11 @@ from napari_drososeg.inference import estimates
 from napari_drososeg.inference.config import PredictConfig, choose, cpu_has_bf16
 from napari_drososeg.inference.engine import Engine
 from napari_drososeg.inference.memory import choose_batch, choose_tile, free_memory
+from napari_drososeg.inference.orientations import OrientedEngine, averaging_bytes, exchanges_axes
 from napari_drososeg.inference.tiling import Grid
+
+if TYPE_CHECKING:
+    import openvino as ov
 
 
 class PreparedNetwork:
@@ -69,11 +74,9 @@ class PreparedNetwork:
     def _load(self) -> Engine:
         if self.choice.engine == "openvino":
             from napari_drososeg.inference.conversion import ConversionError, converted
-            from napari_drososeg.inference.openvino_engine import OpenVinoEngine
 
             try:
-                model = converted(self.path, self._cancelled)
-                return OpenVinoEngine(model, self.choice.precision, self.config.threads)
+                return self._openvino(converted(self.path, self._cancelled), self.choice.precision)
             except ConversionError as error:
                 if self.config.engine == "openvino":
                     raise DrososegError(f"{error} Use the engine 'torch'.") from error
@@ -81,13 +84,26 @@ class PreparedNetwork:
                 self.choice = choose(replace(self.config, engine="torch"))
         from napari_drososeg.inference.torch_engine import TorchEngine
 
-        return TorchEngine(
-            load_model(self.path)[1],
-            self.choice.device,
-            self.choice.precision,
-            stride=self.spec.stride,
-            threads=self.config.threads,
+        return self._averaging(
+            TorchEngine(
+                load_model(self.path)[1],
+                self.choice.device,
+                self.choice.precision,
+                stride=self.spec.stride,
+                threads=self.config.threads,
+            )
         )
+
+    def _openvino(self, model: ov.Model, precision: str) -> Engine:
+        from napari_drososeg.inference.openvino_engine import OpenVinoEngine
+
+        both_ways = exchanges_axes(self.config.orientations)
+        return self._averaging(OpenVinoEngine(model, precision, self.config.threads, both_ways=both_ways))
+
+    def _averaging(self, engine: Engine) -> Engine:
+        """Return what computes all orientations: `engine` itself where there is one."""
+        n = self.config.orientations
+        return engine if n == 1 else OrientedEngine(engine, n, len(self.spec.classes))
 
     def retreat_to_cpu(self) -> Engine:
         """Load it again on the processor, for when a device has too little memory."""
@@ -96,14 +112,17 @@ class PreparedNetwork:
         return self.engine
 
     def calibrated(self, patches: Callable[[], list[NDArray[np.float32]]]) -> Engine:
-        """Return what computes; for int8, quantised on `patches` (each (1, 1, H, W)) when it is first asked for."""
+        """Return what computes; for int8, quantised on `patches` (each (1, 1, H, W)) when it is first asked for.
+
+        The patches are not turned, however many orientations are averaged: contrast decides about the ranges of
+        activations, and one quantised network serves all.
+        """
         with self._lock:
             if self.engine is None:
-                from napari_drososeg.inference.openvino_engine import OpenVinoEngine
                 from napari_drososeg.inference.quantisation import quantised
 
                 model = quantised(self.path, patches(), notify=self._tell, cancelled=self._cancelled)
-                self.engine = OpenVinoEngine(model, "bf16" if cpu_has_bf16() else "f32", self.config.threads)
+                self.engine = self._openvino(model, "bf16" if cpu_has_bf16() else "f32")
             return self.engine
 
     # ---------------------------------------------------------------- how much fits, how fast it is
@@ -116,9 +135,13 @@ class PreparedNetwork:
         from napari_drososeg.inference.openvino_engine import activation_bytes
 
         try:
-            return activation_bytes(converted(self.path, self._cancelled))
+            bytes_per_pixel = activation_bytes(converted(self.path, self._cancelled))
         except ConversionError as error:
             raise DrososegError(f"{error} Use another precision than int8.") from error
+        if self.config.orientations == 1:
+            return bytes_per_pixel
+        ways = 2 if exchanges_axes(self.config.orientations) else 1
+        return ways * bytes_per_pixel + averaging_bytes(len(self.spec.classes))
 
     def tile_edge(self, grid: Grid, halo: int, free: int) -> int:
         """Return the longest tile edge in px of the network for `free` bytes of memory."""
@@ -142,9 +165,14 @@ class PreparedNetwork:
         )
 
     def seconds_per_pixel(self) -> float | None:
-        """Return the time per px that the network sees, as measured here earlier; None if it has not run yet."""
-        return estimates.recall(estimates.speed_key(self.path, self.choice))
+        """Return the time per px that the network sees, in all orientations, as measured here earlier.
+
+        None if it has not run yet. What is remembered is the time of one orientation, so that it serves any number.
+        """
+        rate = estimates.recall(estimates.speed_key(self.path, self.choice))
+        return None if rate is None else rate * self.config.orientations
 
     def remember_speed(self, seconds_per_pixel: float, pixels: int) -> None:
-        """Remember a measurement over some pixels for the next estimate."""
-        estimates.remember(estimates.speed_key(self.path, self.choice), seconds_per_pixel, pixels)
+        """Remember a measurement over some pixels, of all orientations together, for the next estimate."""
+        rate = seconds_per_pixel / self.config.orientations
+        estimates.remember(estimates.speed_key(self.path, self.choice), rate, pixels)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from napari_drososeg.checkpoint import NetworkSpec
 
 
-@torch.inference_mode()
 def probabilities(
     model: nn.Module, image: NDArray[np.float32], spec: NetworkSpec, autocast: Any
 ) -> NDArray[np.float32]:
@@ -48,7 +47,7 @@ def probabilities(
     """
 
     def infer(part: NDArray[np.float32]) -> NDArray[np.float32]:
-        with autocast():
+        with torch.inference_mode(), autocast():
             logits = model(as_batch(part, model))
         found: NDArray[np.float32] = logits[0].float().softmax(0).cpu().numpy()
         return found
