@@ -252,7 +252,7 @@ def test_speed_is_remembered_by_orientation_and_estimates_count_all(tiny_network
     monkeypatch.setenv("DROSOSEG_CACHE", str(tmp_path))
     stack = as_stack(texture)
     four = Predictor(tiny_network, replace(F32, orientations=4))
-    four._network.remember_speed(8e-6)
+    four._network.remember_speed(8e-6, 10**6)
     assert estimates.recall(estimates.speed_key(four.path, four.choice)) == pytest.approx(2e-6)
     assert four.seconds_per_pixel() == pytest.approx(8e-6)
     one = Predictor(tiny_network, F32)

@@ -94,14 +94,18 @@ def test_an_interrupted_run_resumes_exactly(config: TrainConfig, section: Annota
 
 
 def test_the_best_weights_are_kept(section: AnnotatedSection, tmp_path: Path) -> None:
-    config = replace(CONFIG, steps=20, learning_rate=0.05, average=0.0, schedule="plateau")
-    training = Training([section], config, validation=[section], folder=tmp_path)
-    found = {e.step: e.scores.mean_iou for e in events(training, every=2) if e.scores}
-    best = max(found, key=lambda step: found[step])
-    assert best < 20  # or there would be nothing to see
+    for seed in range(5):  # the last step being the best would show nothing; where it is hangs on the processor
+        folder = tmp_path / str(seed)
+        config = replace(CONFIG, steps=20, learning_rate=0.05, average=0.0, schedule="plateau", seed=seed)
+        training = Training([section], config, validation=[section], folder=folder)
+        found = {e.step: e.scores.mean_iou for e in events(training, every=2) if e.scores}
+        best = max(found, key=lambda step: found[step])
+        if best < 20:
+            break
+    assert best < 20
     network = Training([section], config, validation=[section], start=training.weights())
     assert network.validate().scores.mean_iou == pytest.approx(found[best], abs=1e-6)
-    on_disk = load_file(tmp_path / "best.safetensors")
+    on_disk = load_file(folder / "best.safetensors")
     assert all(torch.equal(on_disk[f"averaged.{k}"], v) for k, v in training.weights().items())
     last = training.weights(best=False)
     assert any(not torch.equal(v, last[k]) for k, v in training.weights().items())
