@@ -1,6 +1,6 @@
 """Measure retraining inside napari against the same round outside it, and how the viewer feels meanwhile.
 
-A real napari window with the real Annotate & retrain widget on the real stack, with the same strokes and the same
+A real napari window with the real Annotate and retrain widget on the real stack, with the same strokes and the same
 seed as a plain ``drososeg fine-tune`` afterwards. Needs a display; without one:
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/viewer_training.py
@@ -72,7 +72,7 @@ def inside(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     viewer = napari.Viewer(show=True)
     viewer.open(str(path), plugin="napari-drososeg")
     widget = RetrainWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="Annotate & retrain", area="right")
+    viewer.window.add_dock_widget(widget, name="Annotate and retrain", area="right")
     image = viewer.layers[0]
     image.metadata["drososeg_pixel_size"] = 4.6
     if settings["network"]:

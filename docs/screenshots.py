@@ -124,7 +124,7 @@ def retrain_picture(path: Path, network: str | None, theme: str) -> None:
     overlay = viewer.canvas.overlays.text
     overlay.text, overlay.visible = attribution, True
     widget = RetrainWidget(viewer)
-    dock = viewer.window.add_dock_widget(widget, name="Annotate & retrain", area="right")
+    dock = viewer.window.add_dock_widget(widget, name="Annotate and retrain", area="right")
     window = viewer.window._qt_window
     viewer.show()
     wait(0.5)

@@ -153,13 +153,30 @@ def test_the_error_map_is_drawn_in_place(open_evaluate: Any, qtbot: Any, done: A
     assert not layer.data[[0, 1, 3, 4]].any()  # as the table, it is of this section alone
     np.testing.assert_allclose(layer.translate, (0, 1, 2))
     assert widget.table.texts() == cells(scores(viewer.layers["said"].data[2], truth[2]))
-    assert widget.heading.value.endswith("1 section")
+    assert widget.heading.value.endswith("1 of 5 sections")
 
     widget.error_map.value = False
     viewer.layers.remove(layer)
     click(qtbot, widget.run_button)
     done(widget)
     assert len(viewer.layers) == 2
+
+
+def test_only_what_was_segmented_is_judged(open_evaluate: Any, qtbot: Any, done: Any, pair: Any) -> None:
+    from napari_drososeg._widgets.layers import Targets
+
+    labels, truth = pair
+    widget = open_evaluate(truth=truth)
+    viewer = widget.viewer
+    image = viewer.add_image(np.zeros_like(truth), name="em")
+    target = Targets(viewer).add(image, "tiny", "tiny", DROSOPHILA_CLASSES)
+    for z in (1, 3):
+        target.write(z, (slice(0, 40), slice(0, 60)), labels[z])
+    widget.labels.value, widget.truth.value = target.layer, viewer.layers["right"]
+    click(qtbot, widget.run_button)
+    done(widget)
+    assert widget.heading.value == "em [tiny] against right, 2 of 5 sections"
+    assert widget.table.texts() == cells(scores(labels[[1, 3]], truth[[1, 3]]))
 
 
 @pytest.mark.parametrize("kind", ["dask", "zarr", "2d", "multiscale"])

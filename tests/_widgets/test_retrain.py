@@ -1,4 +1,4 @@
-"""The Annotate & retrain widget in a real viewer, with real tiny trainings in real processes."""
+"""The Annotate and retrain widget in a real viewer, with real tiny trainings in real processes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def open_retrain(make_napari_viewer: Any, qtbot: Any, zoo_with_tiny: Path) -> Ca
         elif data is not None:
             viewer.add_image(data, name="em")
         widget = RetrainWidget(viewer)
-        viewer.window.add_dock_widget(widget, name="Annotate & retrain", area="right").setMinimumWidth(320)
+        viewer.window.add_dock_widget(widget, name="Annotate and retrain", area="right").setMinimumWidth(320)
         qtbot.waitUntil(widget.isVisible)
         widget.start.value = "tiny"
         widget.steps.value = 4
@@ -274,6 +274,21 @@ def test_stop_keeps_the_best_so_far_and_a_failure_is_said(open_retrain: Any, qtb
     assert any("There is no workspace" in n.message for n in heard)
     assert widget.run_button.enabled
     assert layer in widget.viewer.layers
+
+
+def test_a_prediction_that_fails_is_said_and_of_its_image_only(
+    open_retrain: Any, qtbot: Any, stack: np.ndarray
+) -> None:
+    data = stack.astype(np.float32)
+    data[:, 0, 0] = np.nan
+    widget = open_retrain(data=data)
+    click(qtbot, widget.segment_button)
+    widget.show_run()
+    assert widget.status.value == "Predicting …"  # there is no new network yet
+    qtbot.waitUntil(lambda: not widget.repainter.busy, timeout=LONG)
+    qtbot.waitUntil(lambda: "Failed: Section 1" in widget.status.value, timeout=LONG)
+    widget.image.value = widget.viewer.add_image(stack, name="other")
+    assert widget.status.value == ""
 
 
 def test_closing_while_it_trains_keeps_what_was_learnt(open_retrain: Any, qtbot: Any, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""The parts of the Annotate & retrain widget that need no viewer: words, times, commands, files, the process."""
+"""The parts of the Annotate and retrain widget that need no viewer: words, times, commands, files, the process."""
 
 from __future__ import annotations
 

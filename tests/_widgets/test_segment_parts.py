@@ -98,7 +98,8 @@ def test_a_pan_brings_what_is_seen_now_first(zoo_with_tiny: Path) -> None:
 
 
 def test_what_is_seen_and_the_rest_make_one_blended_section(global_network: Path) -> None:
-    from napari_drososeg._widgets.worker import Control, Planned, _segment
+    from napari_drososeg._widgets import worker
+    from napari_drososeg._widgets.worker import Control, Planned
     from napari_drososeg.inference import Predictor, predict
     from napari_drososeg.io import as_stack
 
@@ -112,7 +113,7 @@ def test_what_is_seen_and_the_rest_make_one_blended_section(global_network: Path
         """Run until so many pieces have come; returns how many pixels were planned."""
         job = a_job(network=str(global_network), config=config, sections=sections, rect=rect)
         views = [View(0, rect or (100, 200, 100, 200))]
-        run = _segment(lambda _: predictor, stack, job, done, lambda: views[-1], str, control)
+        run = worker.segment(lambda _: predictor, stack, job, done, lambda: views[-1], str, control)
         for what in run:
             if isinstance(what, Planned):
                 planned = what.pixels
@@ -166,7 +167,7 @@ def test_expected_work_of_blended_tiles(rect: Any, global_network: Path) -> None
     from napari_drososeg.inference import Predictor
     from napari_drososeg.io import as_stack
 
-    predictor = Predictor(global_network, PredictConfig("cpu", "torch", "f32", tile=96, pixel_size=9.2))
+    predictor = Predictor(global_network, PredictConfig("cpu", "torch", "f32", tile=192, pixel_size=9.2))
     job = a_job(config=predictor.config, rect=rect, sections=(0, 2))
     stack = as_stack(np.broadcast_to(np.uint8(0), (3, 900, 700)))
     tasks = predictor.plan(stack, sections=job.sections, roi=job.roi)

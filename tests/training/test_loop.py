@@ -16,7 +16,7 @@ from napari_drososeg.data.augmentation import PRESETS
 from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.losses import LossConfig
-from napari_drososeg.training import Plateau, TrainConfig, TrainEvent, Training
+from napari_drososeg.training import Plateau, TrainConfig, TrainEvent, Training, state
 
 CONFIG = TrainConfig(
     arguments={"width": 0.0625}, steps=12, batch=2, patch=32, learning_rate=5e-3, precision="32-true", accelerator="cpu"
@@ -126,11 +126,34 @@ def test_a_state_of_something_else_is_refused(section: AnnotatedSection, tmp_pat
     events(Training([section], config, folder=tmp_path))
     with pytest.raises(DrososegError, match="other settings"):
         Training([section], CONFIG, folder=tmp_path)
+    with pytest.raises(DrososegError, match="other settings"):
+        Training([section], replace(config, freeze_norms=True), folder=tmp_path)
     with pytest.raises(DrososegError, match="other sections"):
         Training([replace(section, labels=section.labels.T.copy())], config, folder=tmp_path)
     (tmp_path / "last.safetensors").write_bytes(b"half a file")
     with pytest.raises(DrososegError, match="cannot be read as the state"):
         Training([section], config, folder=tmp_path)
+
+
+def test_a_state_from_before_norms_could_be_frozen_goes_on(section: AnnotatedSection, tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=1)
+    events(Training([section], config, folder=tmp_path))
+    parts, facts = state.load_tensors(tmp_path / state.LAST)
+    del facts["recipe"]["freeze_norms"]
+    state.save_tensors(tmp_path / state.LAST, parts, facts)
+    assert Training([section], config, folder=tmp_path).finished
+    with pytest.raises(DrososegError, match="other settings"):
+        Training([section], replace(config, freeze_norms=True), folder=tmp_path)
+
+
+def test_frozen_norms_keep_their_statistics(section: AnnotatedSection) -> None:
+    for frozen in (True, False):
+        training = Training([section], replace(CONFIG, steps=2, freeze_norms=frozen))
+        before = {k: v.clone() for k, v in training.model.state_dict().items() if k.endswith("running_mean")}
+        events(training)
+        after = training.model.state_dict()
+        assert before
+        assert all(torch.equal(v, after[k]) for k, v in before.items()) is frozen
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_best(section: AnnotatedSection, tmp_path: Path) -> None:

@@ -75,12 +75,15 @@ class Comparer(Work):
         Of the last comparison: all its sections, or those that were done when it was cancelled.
     title : str
         What was compared, in words.
+    n_sections : int
+        Sections that the compared layers have.
     """
 
     def __init__(self, viewer: napari.Viewer, parent: QObject | None = None) -> None:
         super().__init__(viewer, parent)
         self.result: Evaluation | None = None
         self.title = ""
+        self.n_sections = 0
         self._maps = ErrorMaps(viewer)
 
     def _clear(self) -> None:
@@ -97,7 +100,7 @@ class Comparer(Work):
         self._clear()
         labels, truth = stack_of(job.labels), stack_of(job.truth)
         self._job = job
-        self._height, self._width = labels.shape[1:]
+        self.n_sections, self._height, self._width = labels.shape
         self._pixels = len(job.sections) * self._height * self._width
         self.title = f"{job.labels.name} against {job.truth.name}"
         self._set_state(State.RUNNING, f"Comparing with {job.truth.name} …")

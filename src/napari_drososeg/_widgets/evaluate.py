@@ -14,7 +14,7 @@ from napari_drososeg._widgets.comparing import Comparer, Comparison
 from napari_drososeg._widgets.error_maps import is_error_map
 from napari_drososeg._widgets.evaluate_form import EvaluateForm
 from napari_drososeg._widgets.job import duration
-from napari_drososeg._widgets.layers import shape_of, view_of
+from napari_drososeg._widgets.layers import Targets, shape_of, view_of
 from napari_drososeg._widgets.score_tables import COLUMNS, as_text, confusion_rows, number, score_rows
 from napari_drososeg._widgets.worker import State
 from napari_drososeg.errors import DrososegError
@@ -119,10 +119,16 @@ class EvaluateWidget(EvaluateForm):
         labels, truth = self.labels.value, self.truth.value
         if labels is None or truth is None or comparison_checks.layer_problem(labels):
             return None
-        n = shape_of(labels)[0]
-        sections = (view_of(self.viewer, labels).section,) if self.in_view.value else tuple(range(n))
         classes = comparison_checks.classes_for(labels, truth)
-        return Comparison(labels, truth, classes, sections, bool(self.error_map.value))
+        return Comparison(labels, truth, classes, self._sections(labels), bool(self.error_map.value))
+
+    def _sections(self, labels: Any) -> tuple[int, ...]:
+        """Sections to compare: of a result, those that were segmented, else the rest would count as wrong."""
+        if self.in_view.value:
+            return (view_of(self.viewer, labels).section,)
+        target = Targets(self.viewer).of_layer(labels)
+        segmented = sorted(target.store.sections) if target is not None else []
+        return tuple(segmented or range(shape_of(labels)[0]))
 
     def problems(self) -> dict[str, str]:
         """Fields that cannot work, with the reason."""
@@ -180,7 +186,9 @@ class EvaluateWidget(EvaluateForm):
             return
         names = result.classes.names
         n = len(result.sections)
-        self.heading.value = f"{self.comparer.title}, {n} section{'s' if n > 1 else ''}"
+        total = self.comparer.n_sections
+        some = f"{n} of {total}" if n < total else f"{n}"
+        self.heading.value = f"{self.comparer.title}, {some} section{'s' if total > 1 else ''}"
         self.table.show_rows(list(COLUMNS), score_rows(scores, names), list(COLUMNS.values()))
         self.accuracies.value = (
             f"Mean IoU {number(scores.mean_iou)}, pixel accuracy {number(scores.pixel_accuracy)}, "

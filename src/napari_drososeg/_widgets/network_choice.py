@@ -191,7 +191,8 @@ class NetworkChoice(FieldForm):
         except (OSError, ValueError, KeyError, TypeError) as error:  # a registry cut short, a folder without rights
             self.cards, self._zoo_problem = [], f"The list of networks cannot be read ({error}). {NO_NETWORK}"
         chosen = self.network.value
-        self.network.choices = [(card.title, card.name) for card in self.cards]
+        default = {DEFAULT_NETWORK: " (default)"}
+        self.network.choices = [(card.title + default.get(card.name, ""), card.name) for card in self.cards]
         names = [card.name for card in self.cards]
         for name in (chosen, preferences.load(self.section).get("network"), DEFAULT_NETWORK):
             if name in names:

@@ -100,6 +100,7 @@ class Repainter(QObject):
             What it has predicted already.
         """
         self.close()
+        self.runner.forget_message()
         assert card.spec is not None
         take_over(target, card.spec)
         self._only.target = target

@@ -1,4 +1,4 @@
-"""The Annotate & retrain widget: paint over what is wrong, press Retrain, look again."""
+"""The Annotate and retrain widget: paint over what is wrong, press Retrain, look again."""
 
 from __future__ import annotations
 
@@ -92,6 +92,12 @@ class RetrainWidget(RoundActions):
                 getattr(self, name)()
 
         return pressed
+
+    def _image_changed(self) -> None:
+        if self.image.value is not self._image:  # what was said and asked is of the image before
+            self.outcome, self._asked, self.question.visible = "", None, False
+            self.repainter.runner.forget_message()
+        super()._image_changed()
 
     def _start_picked(self) -> None:
         self._start_chosen = True
@@ -196,9 +202,10 @@ class RetrainWidget(RoundActions):
         elif self.repainter.busy:
             left = runner.seconds_left
             rest = f", {duration(left)} left" if left is not None else ""
-            self.status.value = f"{self.outcome}\nPredicting with the new network{rest} …".strip()
+            self.status.value = f"{self.outcome}\nPredicting{rest} …".strip()
         else:
-            self.status.value = self.outcome
+            failed = runner.message if runner.message.startswith("Failed") else ""
+            self.status.value = "\n".join(line for line in (self.outcome, failed) if line)
 
     # ---------------------------------------------------------------- what the buttons do
 

@@ -1,4 +1,4 @@
-"""What the Annotate & retrain form says: image, labels layer, network to start from, and how a round is trained."""
+"""What the Annotate and retrain form says: image, labels layer, network to start from, and how a round is trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controls of the Annotate & retrain widget and where they stand. What they do is in `retrain`."""
+"""The controls of the Annotate and retrain widget and where they stand. What they do is in `retrain`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AFTERWARDS = {"shown": "what was segmented", "section": "only what I look at", "
 
 
 class RetrainForm(FieldForm):
-    """All controls of the Annotate & retrain widget."""
+    """All controls of the Annotate and retrain widget."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__("Augment", parent)

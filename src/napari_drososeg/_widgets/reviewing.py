@@ -1,4 +1,4 @@
-"""What is annotated, as the Annotate & retrain widget shows and changes it: new labels, reviewed and locked regions."""
+"""What is annotated, as Annotate and retrain shows and changes it: new labels, reviewed and locked regions."""
 
 from __future__ import annotations
 

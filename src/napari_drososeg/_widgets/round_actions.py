@@ -1,4 +1,4 @@
-"""What the Annotate & retrain widget does with networks: show, compare, go back to, save, ask where to go next."""
+"""What the Annotate and retrain widget does with networks: show, compare, go back to, save, ask where to go next."""
 
 from __future__ import annotations
 

@@ -79,6 +79,8 @@ class TrainConfig:
         Of the schedule ``plateau``, which needs validation sections.
     encoder_rate : float
         Factor of the learning rate for the encoder. 0 freezes it, statistics of its batch norms included.
+    freeze_norms : bool
+        Whether batch norms keep the statistics that they start with: those of a few small patches would be far off.
     distillation : float
         Weight of the divergence from the sections' teacher on unlabelled pixels; 0 leaves it out.
     class_patches : float
@@ -112,6 +114,7 @@ class TrainConfig:
     schedule: Literal["one-cycle", "plateau"] = "one-cycle"
     plateau: Plateau = field(default_factory=Plateau)
     encoder_rate: float = 1.0
+    freeze_norms: bool = False
     distillation: float = 0.0
     class_patches: float = 0.0
     devices: int = 1

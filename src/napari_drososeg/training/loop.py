@@ -50,8 +50,6 @@ class Training:
     folder : Path, optional
         Where ``last.safetensors`` (the whole state), ``best.safetensors`` (the best weights) and ``log.csv`` are kept.
         If it holds a state the run resumes from it, exactly.
-    freeze_norms : bool
-        Whether batch norms keep the statistics of `start`: those of a few small patches would be far off.
 
     Attributes
     ----------
@@ -80,7 +78,6 @@ class Training:
         start: Mapping[str, Tensor] | None = None,
         transfer: Mapping[str, Tensor] | None = None,
         folder: Path | None = None,
-        freeze_norms: bool = False,
     ) -> None:
         refuse(find_problems(sections, config, validation=validation, fresh=start is None))
         self.config, self.sections, self.validation, self.folder = config, sections, validation, folder
@@ -108,7 +105,7 @@ class Training:
             self.transferred = network.transfer_weights(model, transfer)
         model = model.to(memory_format=torch.channels_last)
         self._frozen = network.encoder_of(model) if config.encoder_rate == 0 else []
-        if freeze_norms:
+        if config.freeze_norms:
             self._frozen += network.norms_of(model)
         optimiser = torch.optim.AdamW(
             network.parameter_groups(model, config.encoder_rate),
@@ -282,7 +279,8 @@ class Training:
     def _load_state(self, folder: Path) -> None:
         path = folder / state.LAST
         parts, facts = state.load_tensors(path)
-        if facts.get("recipe") != self.config.recipe():
+        kept = {"freeze_norms": False, **facts.get("recipe", {})}  # older states do not say it, and had none frozen
+        if kept != self.config.recipe():
             raise DrososegError(f"'{path}' is the state of a run with other settings: use another folder.")
         if facts.get("inputs") != self._inputs:
             raise DrososegError(f"'{path}' is the state of a run on other sections: use another folder.")

@@ -202,6 +202,7 @@ class _Retraining:
             accelerator=s.device if s.device in ("auto", "cpu", "mps") else "cuda",
             loss=LossConfig.parse(s.loss),
             encoder_rate=1.0 if self.from_scratch else recipes.ENCODER_RATE,
+            freeze_norms=not self.from_scratch,
             distillation=0.0 if self.from_scratch else recipes.DISTILLATION,
             class_patches=recipes.CLASS_PATCHES,
         )
@@ -216,9 +217,7 @@ class _Retraining:
             if w.validation.any():
                 validation.append(AnnotatedSection(w.image, w.validation, None, name))
         start = None if self.from_scratch else {k: v.cpu() for k, v in self.model.state_dict().items()}
-        return Training(
-            sections, self.train_config, validation=validation, start=start, freeze_norms=not self.from_scratch
-        )
+        return Training(sections, self.train_config, validation=validation, start=start)
 
     def _keep(self, training: Training) -> Round:
         """Score what was learnt and write it down as a round; put it to use if it is better."""
