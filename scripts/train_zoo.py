@@ -66,6 +66,8 @@ class Recipe:
     small_steps : int
         Updates on patches of half the edge before the development run, each at a quarter of the cost: what has no
         encoder to start from learns the textures there, and only what needs context on whole patches.
+    batch : int
+        Patches of an update.
     """
 
     arguments: dict[str, Any]
@@ -74,6 +76,7 @@ class Recipe:
     final_steps: int = 60
     encoder_from: str = "unet"
     small_steps: int = 0
+    batch: int = 8
 
 
 RECIPES = {
@@ -91,8 +94,8 @@ RECIPES = {
         200, final_steps=40, encoder_from="", small_steps=1200,
     ),
     "swin-unet": Recipe(
-        {"dim": 48, "depths": [2, 2, 2, 1], "heads": [2, 4, 8, 16], "drop_path": 0.1},
-        300, final_steps=60, encoder_from="", small_steps=3000,
+        {"dim": 48, "depths": [2, 2, 2, 1], "heads": [2, 4, 8, 16], "drop_path": 0.0},
+        400, learning_rate=1.2e-3, final_steps=100, encoder_from="", small_steps=4000, batch=4,
     ),
 }  # fmt: skip
 """In the order in which they are trained: what others start from comes first."""
@@ -127,7 +130,11 @@ def train(folder: Path, name: str, start: Path | None, *, final: bool) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     recipe = RECIPES[name]
     config = TrainConfig(
-        architecture=name, arguments=recipe.arguments, steps=recipe.steps, learning_rate=recipe.learning_rate
+        architecture=name,
+        arguments=recipe.arguments,
+        steps=recipe.steps,
+        batch=recipe.batch,
+        learning_rate=recipe.learning_rate,
     )
     weights: dict[str, dict[str, torch.Tensor]] = {}
     if final and start is not None:

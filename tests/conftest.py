@@ -13,6 +13,13 @@ import pytest
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "drosophila-vnc"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run at the same time, those of one file stay together, and all with a viewer: they share a screen."""
+    for item in items:
+        viewer = item.path.parent.name == "_widgets"
+        item.add_marker(pytest.mark.xdist_group("viewer" if viewer else item.path.name))
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what the program remembers between runs out of the user's own folders."""

@@ -140,7 +140,7 @@ def test_other_settings_than_before_are_marked(widget: Any, qtbot: Any, done: Ba
     assert "--" not in widget.problem.value
     choose(qtbot, widget, halo="default", orientations=4)
     assert widget.marked("existing")
-    assert "orientations not set, now 4" in widget.problem.value
+    assert "average 1, now 4" in widget.problem.value
     assert "--orientations 4" in widget.job().command()
     assert BatchJob.from_json(widget.job().to_json()).predict.orientations == 4
     choose(qtbot, widget, existing=True)

@@ -291,6 +291,34 @@ def test_a_prediction_that_fails_is_said_and_of_its_image_only(
     assert widget.status.value == ""
 
 
+def test_the_pixel_size_is_asked_where_the_image_does_not_say_it(
+    open_retrain: Any, qtbot: Any, stack: np.ndarray
+) -> None:
+    from napari_drososeg._widgets.segment import SegmentWidget
+
+    widget = open_retrain(data=stack)
+    image = widget.image.value
+    assert widget.nm_row.visible
+    assert (widget.nm.native.text(), widget.settings().pixel_size) == ("unknown", None)
+    segment = SegmentWidget(widget.viewer)
+    widget.viewer.window.add_dock_widget(segment, area="right")
+    widget.nm.value = 9.2
+    assert widget.settings().pixel_size == 9.2
+    assert segment.pixel_size.value == pytest.approx(9.2)
+    qtbot.waitUntil(lambda: not segment.marked("pixel_size"), timeout=5000)  # asked once, wherever
+    segment.pixel_size.value = 5.0
+    qtbot.waitUntil(lambda: widget.nm.value == pytest.approx(5.0), timeout=5000)
+    widget.nm.value = 4600
+    assert widget.marked("pixel_size")
+    assert "nanometres" in widget.problem.value
+    widget.nm.value = 0
+    assert not widget.marked("pixel_size")
+    assert widget.settings().pixel_size is None
+    image.scale, image.units = (0.05, 0.0092, 0.0092), ("um", "um", "um")
+    qtbot.waitUntil(lambda: not widget.nm_row.visible, timeout=5000)
+    assert widget.settings().pixel_size == pytest.approx(9.2)
+
+
 def test_closing_while_it_trains_keeps_what_was_learnt(open_retrain: Any, qtbot: Any, file: Path) -> None:
     widget = open_retrain(file)
     layer = begin(widget, qtbot)

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from napari_drososeg.batch import Batch, BatchConfig, Manifest, plan_job
 from napari_drososeg.batch.preflight import LARGE_BYTES, Preflight
@@ -323,3 +325,34 @@ def test_a_manifest_survives_a_line_cut_short(tmp_path: Path, folder: Path) -> N
 def test_batch_says_what_it_runs_on(make: Run, folder: Path, tmp_path: Path) -> None:
     batch: Batch = make(folder, tmp_path / "out", CONFIG)
     assert batch.description == "CPU, PyTorch, f32"
+
+
+def test_int8_is_calibrated_once_for_all_files(make: Run, tmp_path: Path, sections: np.ndarray) -> None:
+    pytest.importorskip("nncf")
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    (folder / "0 broken.tif").write_bytes(b"no image")  # it cannot be what the others are calibrated on
+    for k, power in enumerate((1, 3), start=1):
+        tifffile.imwrite(folder / f"{k}.tif", (255 * (sections[k] / 255.0) ** power).astype(np.uint8))
+    predict = PredictConfig(device="cpu", engine="openvino", precision="int8", pixel_size=4.6)
+    config = BatchConfig(predict=predict, probabilities=tmp_path / "p")
+
+    def states(run: Batch) -> dict[str, str]:
+        return {e.outcome.source.name: e.outcome.state for e in run.run() if e.outcome}
+
+    def second() -> np.ndarray:
+        return np.asarray(zarr.open_array(tmp_path / "p" / "2.zarr", mode="r"))
+
+    run = make(folder, out, config)
+    assert states(run) == {"0 broken.tif": "failed", "1.tif": "done", "2.tif": "done"}
+    expected = second()
+    assert run.manifest.run["fixed"]["calibration"][0] == str(folder / "1.tif")
+    (out / "2.tif").unlink()
+    shutil.rmtree(tmp_path / "p" / "2.zarr")
+    assert states(make(folder, out, config, resume=True))["2.tif"] == "done"
+    np.testing.assert_array_equal(second(), expected)
+
+    (out / "2.tif").unlink()
+    tifffile.imwrite(folder / "1.tif", sections[0])
+    with pytest.raises(DrososegError, match=r"int8 was calibrated on '.*1.tif', which is gone or was changed"):
+        list(make(folder, out, config, resume=True).run())

@@ -223,14 +223,14 @@ class TestWhatIsThere:
         assert "--orientations" not in said["settings"]  # so it looks as one of before there was a choice
         (out / "s8.tif").unlink()
         result = predict(stack_folder, "-o", out, "--resume", "--orientations", 4, code=2)
-        assert "--orientations was not set, now 4" in result.stderr
+        assert "--orientations was 1, now 4" in result.stderr
         assert not (out / "s8.tif").exists()
         said = predict(stack_folder, "-o", out, "--resume", "--orientations", 1)
         assert [i["state"] for i in said["items"]] == ["done", "skipped", "skipped"]
         said = predict(stack_folder, "-o", out, "--overwrite", "--orientations", 2)
         assert said["settings"]["--orientations"] == 2
         result = predict(stack_folder, "-o", out, "--resume", code=2)
-        assert "--orientations was 2, now not set" in result.stderr
+        assert "--orientations was 2, now 1" in result.stderr
 
     def test_resume_refuses_another_network_by_name(
         self, predict: Run, drososeg: Run, stack_folder: Path, tmp_path: Path, network: Path

@@ -157,6 +157,16 @@ class TestPixelSize:
         assert Manifest(tmp_path / ".l.tif.drososeg.jsonl").run["settings"]["--pixel-size"] == 5
         assert run.settings()["--pixel-size"] == 5
 
+    def test_is_not_asked_about_what_was_begun_without(self, stack_folder: Path, tmp_path: Path, network: Path) -> None:
+        done = batch(stack_folder, tmp_path / "l.tif", network)
+        done.prepare()
+        assert [e.outcome.state for e in done.run() if e.outcome] == ["done"]
+        again = batch(stack_folder, tmp_path / "l.tif", network)
+        again.config = replace(again.config, resume=True, overlays=tmp_path / "pictures")
+        again.prepare(lambda _stack: pytest.fail("asked"))
+        assert [e.outcome.state for e in again.run() if e.outcome] == ["done"]  # drawn, and nothing else
+        assert again.settings()["--pixel-size"] is None
+
 
 def test_no_exception_stops_the_other_items(
     predict: Run, stack_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

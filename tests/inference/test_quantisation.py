@@ -40,6 +40,25 @@ def test_int8_agrees_with_f32_and_is_calibrated_once_per_stack(tiny_network, tex
     assert again == []  # one quantised network serves all orientations
 
 
+def test_int8_labels_do_not_hang_on_what_was_predicted_before(tiny_network, texture, inference_cache):
+    pytest.importorskip("nncf")
+    first = as_stack(texture, voxel_size=(50, 4.6, 4.6))
+    second = as_stack((texture[:1, ::-1].astype(np.float32) ** 3 / 2**16).astype(np.uint8), voxel_size=(50, 4.6, 4.6))
+
+    def probabilities(predictor, stack):
+        result = next(predictor.run(stack, predictor.plan(stack), outputs={"probabilities"}))
+        return result.probabilities
+
+    alone, after, once = (Predictor(tiny_network, INT8) for _ in range(3))
+    expected = probabilities(alone, second)
+    edge = after.plan(first)
+    probabilities(after, first)
+    np.testing.assert_array_equal(probabilities(after, second), expected)
+    assert after.plan(first) == edge  # tiles do not change once it is calibrated
+    once.calibrate(first)  # as a run over many files wants it
+    assert not np.array_equal(probabilities(once, second), expected)
+
+
 def test_class_decision_is_argmax():
     scores = np.random.default_rng(0).integers(0, 3, (5, 40, 50)).astype(np.float32)  # with many equals
     np.testing.assert_array_equal(decide(scores), scores.argmax(0) + 1)

@@ -175,8 +175,11 @@ def differences(run: dict[str, Any], settings: dict[str, Any]) -> str | None:
     before = run.get("settings")
     if before is None:
         return None
+    from napari_drososeg.batch.manifest import UNNAMED
+
     changed = [
-        f"{WORDS_OF_SETTINGS.get(name, name)} {_shown(before.get(name))}, now {_shown(settings.get(name))}"
+        f"{WORDS_OF_SETTINGS.get(name, name)} {_shown(before.get(name, UNNAMED.get(name)))}, "
+        f"now {_shown(settings.get(name, UNNAMED.get(name)))}"
         for name in dict.fromkeys((*settings, *before))
         if before.get(name) != settings.get(name)
     ]
@@ -193,7 +196,7 @@ WORDS_OF_SETTINGS = {
     "--format": "format",
     "--precision": "precision",
     "--halo": "halo",
-    "--orientations": "orientations",
+    "--orientations": "average",
     "--tile": "tile",
     "--pixel-size": "nm/pixel",
     "--invert": "invert",

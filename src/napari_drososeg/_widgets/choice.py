@@ -71,14 +71,14 @@ class Choice(Form):
                 self._image.events.disconnect(self._image_altered)
         self._image = image
         if image is not None:
-            for name in ("scale", "units", "data"):
+            for name in ("scale", "units", "metadata", "data"):
                 getattr(image.events, name).connect(self._image_altered)
             self._fill_range()
         self._fill_pixel_size()
         self.altered.emit()
 
     def _image_altered(self, event: Any) -> None:
-        """Read again what the form took from the layer: it has another scale, unit or data."""
+        """Read again what the form took from the layer: it has another scale, unit, answered pixel size or data."""
         if self._closed:
             return
         if event.type == "data":
@@ -115,7 +115,7 @@ class Choice(Form):
 
     def _pixel_size_changed(self) -> None:
         if self._image is not None and self.pixel_size.value > 0:
-            self._image.metadata[PIXEL_SIZE_KEY] = self.pixel_size.value
+            self._image.metadata = {**self._image.metadata, PIXEL_SIZE_KEY: self.pixel_size.value}
         self.altered.emit()
 
     def config(self) -> PredictConfig:
@@ -199,7 +199,10 @@ class Choice(Form):
 
 
 def tile_edge(spec: NetworkSpec | None, halo: str) -> int:
-    """Edge of a tile, halo included, small enough that tiles stream in and Cancel is heard within about a second."""
+    """Edge of a tile, halo included, small enough that tiles stream in and Cancel is heard within about a second.
+
+    With several orientations it is so many seconds: smaller tiles would read their halos more often.
+    """
     if spec is not None and spec.tile:
         return spec.tile
     context = 0 if spec is None else halo_of(spec, halo)

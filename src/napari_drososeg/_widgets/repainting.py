@@ -159,7 +159,10 @@ def take_over(target: Target, spec: NetworkSpec) -> None:
 
 
 def predict_config(spec: NetworkSpec, pixel_size: float | None) -> PredictConfig:
-    """How a network predicts here: with the device, engine and precision that were last chosen for segmenting."""
+    """How a network predicts here: with the device, engine and precision that were last chosen for segmenting.
+
+    In one orientation, as the process that trains it does.
+    """
     chosen: dict[str, Any] = preferences.load("segment")
     kinds = {name: str(chosen.get(name) or "auto") for name in ("device", "engine", "precision")}
     return PredictConfig(**kinds, tile=tile_edge(spec, "default"), pixel_size=pixel_size)  # type: ignore[arg-type]

@@ -66,6 +66,7 @@ class RetrainWidget(RoundActions):
         self.image.changed.connect(self.reset_choices)
         self.labels.changed.connect(self._labels_chosen)
         self.start.changed.connect(self._start_picked)
+        self.nm.changed.connect(self._answer_pixel_size)
         for name in REMEMBERED:  # at once: napari closes its widgets in more ways than can be waited for
             getattr(self, name).changed.connect(self.remember)
         for field in (self.steps, self.outline):
@@ -134,6 +135,7 @@ class RetrainWidget(RoundActions):
         image, annotation, target = self._image, self.annotation, self.target
         foreign = self.labels.value is not None and target is None
         self.empty.visible = image is None
+        self.show_pixel_size()
         self.new_button.enabled = annotation is not None
         self.begin.visible = annotation is not None and self.labels.value is None
         self.foreign.visible = foreign

@@ -11,7 +11,7 @@ from napari.layers import Image, Labels
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
-from napari_drososeg._widgets import preferences
+from napari_drososeg._widgets import checks, preferences
 from napari_drososeg._widgets.annotating import ImageAnnotation, is_workspace
 from napari_drososeg._widgets.choice import PIXEL_SIZE_KEY
 from napari_drososeg._widgets.error_maps import is_error_map
@@ -97,9 +97,14 @@ class RetrainChoice(RetrainForm):
         if self._image is not None:
             with contextlib.suppress(TypeError, ValueError, RuntimeError):
                 self._image.events.data.disconnect(self._data_changed)
+            for name in ("scale", "units", "metadata"):
+                with contextlib.suppress(TypeError, ValueError, RuntimeError):
+                    getattr(self._image.events, name).disconnect(self._look_later)
         self._image, self._start_chosen = image, False
         if image is not None:
             image.events.data.connect(self._data_changed)
+            for name in ("scale", "units", "metadata"):
+                getattr(image.events, name).connect(self._look_later)
         self._open_annotation()
         self._fill_labels()
         self.load_networks()
@@ -208,6 +213,21 @@ class RetrainChoice(RetrainForm):
         workspace = self.annotation.workspace if self.annotation is not None else None
         return workspace.pixel_size if workspace is not None else None
 
+    def _answer_pixel_size(self) -> None:
+        """Keep the answer with the image, where the Segment widget finds it, too; 0 takes it back."""
+        if self._image is None:
+            return
+        kept = {k: v for k, v in self._image.metadata.items() if k != PIXEL_SIZE_KEY}
+        self._image.metadata = kept | ({PIXEL_SIZE_KEY: self.nm.value} if self.nm.value else {})
+        self.altered.emit()
+
+    def show_pixel_size(self) -> None:
+        """Show what is known where the image itself does not say it."""
+        image = self._image
+        self.nm_row.visible = image is not None and not image_problem(image) and None in voxel_size_of(image)[1:]
+        with self.nm.changed.blocked():
+            self.nm.value = round(self.pixel_size or 0, 4)
+
     def settings(self) -> RetrainSettings:
         """How a round is trained, as the form says it."""
         size = self.pixel_size
@@ -246,6 +266,9 @@ class RetrainChoice(RetrainForm):
         annotation, target, card = self.annotation, self.target, self.start_card
         if not found["image"] and annotation is None:
             found["image"] = "This image cannot be read; look at its file."
+        if self.nm.value:
+            known = card.spec.pixel_size if card is not None and card.spec is not None else None
+            found["pixel_size"] = checks.pixel_size_problem(self.nm.value, known)
         if annotation is not None:
             found["labels"] = self._labels_problem(annotation, target)
             names = annotation.classes.names

@@ -96,10 +96,22 @@ class RetrainForm(FieldForm):
             tooltip="The network that learns from what you paint. It stays as it is: each round is a new network. "
             "From scratch needs no network, but strokes of every class.",
         )
+        self.nm = FloatSpinBox(
+            name="nm",
+            value=0,
+            min=0,
+            max=100_000,
+            step=0.1,
+            tooltip="How large a pixel of the image is, which the image does not say: networks see it as large as what "
+            "they were trained on. Where it is unknown, the first round finds it out from what you paint.",
+        )
+        self.nm.native.setSpecialValueText("unknown")
+        self.nm_row = self.row("pixel_size", "nm/pixel", self.nm)
         for button in (self.open_button, self.new_button):
             small(button)
         self.choice = column(
             self.row("image", "Image", self.image, self.open_button),
+            self.nm_row,
             self.empty,
             self.row("labels", "Labels", self.labels, self.new_button),
             self.begin,

@@ -244,7 +244,7 @@ class SegmentWidget(Choice):
             self.update_state()
             return
         if self._known_pixel_size() is None:
-            image.metadata[PIXEL_SIZE_KEY] = self.pixel_size.value  # asked and answered
+            image.metadata = {**image.metadata, PIXEL_SIZE_KEY: self.pixel_size.value}  # asked and answered
         try:
             stack = stack_of(image)
         except Exception as error:

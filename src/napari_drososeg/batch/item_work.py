@@ -63,6 +63,38 @@ class ItemWork:
         assert batch.card.path is not None
         self.setup = Setup(batch.card.path.resolve(), batch.card.sha256, config, predictor.fixed)
 
+    def _calibrate(self) -> None:
+        """Choose what int8 is calibrated on where there are several inputs: once for all, so that none waits for it.
+
+        It is the first input that can be read, or that of the run that is gone on with: what a file gives must hang
+        neither on which worker does it nor on what was done before.
+
+        Raises
+        ------
+        DrososegError
+            If that input is no longer what it was.
+        """
+        if self.predictor.choice.precision != "int8" or len(self.batch.job.items) == 1:
+            return
+        if before := self.batch.fixed.get("calibration"):
+            source, seen = Path(before[0]), str(before[1])
+            if fingerprint(source) != seen:
+                raise DrososegError(
+                    f"int8 was calibrated on '{source}', which is gone or was changed; --resume would mix two kinds of "
+                    "results: use --overwrite to start again, or another output."
+                )
+            self.predictor.calibrate(open_input(source, seen))
+            self.setup = replace(self.setup, calibration=(source, seen))
+            return
+        for item in self.batch.job.items:
+            try:
+                source, seen = item.source.absolute(), fingerprint(item.source)
+                self.predictor.calibrate(open_input(source, seen))
+            except (DrososegError, OSError):
+                continue  # it is told when its turn comes
+            self.setup = replace(self.setup, calibration=(source, seen))
+            return
+
     def _tidy(self, item: Item) -> None:
         overlays = self._overlays(item)
         pictures = () if overlays is None else (overlays, picture_of(overlays))
@@ -114,8 +146,8 @@ class ItemWork:
                     yield from self._update(each, update)
                     while refused:
                         yield refused.pop()
-                    if update.fault is not None:
-                        faulty.add(id(update.task))
+                    if update.fault is not None:  # a cluster does not say which tasks a lost worker had
+                        faulty |= owners.keys() if self.config.scheduler else {id(update.task)}
                     if update.final:
                         del owners[id(update.task)]
                         if id(update.task) in faulty:

@@ -20,6 +20,9 @@ from napari_drososeg.batch.fingerprints import fingerprint
 from napari_drososeg.batch.plan import Item
 from napari_drososeg.errors import DrososegError
 
+UNNAMED = {"--orientations": 1}
+"""What settings are where a record does not name them: such as were made before there was a choice."""
+
 
 def manifest_path(target: Path, folder: Path | None) -> Path:
     """Say where the manifest of an output lies: in a folder of items, or beside a single file or zarr.
@@ -137,7 +140,8 @@ class Manifest:
             return
         before = self.run.get("settings", {})
         changed = [
-            f"{name} was {_shown(before.get(name))}, now {_shown(settings.get(name))}"
+            f"{name} was {_shown(before.get(name, UNNAMED.get(name)))}, "
+            f"now {_shown(settings.get(name, UNNAMED.get(name)))}"
             for name in [*settings, *(n for n in before if n not in settings)]
             if before.get(name) != settings.get(name)
         ]

@@ -136,7 +136,8 @@ class Batch:
     undrawn : list of Item
         Whose labels are done, and whose overlays are to be drawn; known after `prepare`.
     fixed : dict
-        Engine, precision, halo in px and memory in bytes that an earlier run fixed and this one keeps to.
+        Engine, precision, halo in px, memory in bytes and what int8 is calibrated on, that an earlier run fixed and
+        this one keeps to.
     """
 
     def __init__(self, job: Job, card: NetworkCard, config: BatchConfig, notify: Callable[[str], None]) -> None:
@@ -192,6 +193,7 @@ class Batch:
             self.manifest.check(self.settings())
             self._take_over()
         config = self.config
+        begun = config.resume and bool(self.manifest.run)
         if config.resume:
             known = [(i, self.has_labels(i), self.has_overlays(i)) for i in self.job.items]
             self.waiting = [i for i, labels, _ in known if not labels]
@@ -208,7 +210,8 @@ class Batch:
             config.part.check(stack)
             if config.overlays is not None:
                 check_drawable(stack, config.part)
-            if stack.pixel_size is None and config.predict.pixel_size is None and ask_pixel_size is not None:
+            unknown = stack.pixel_size is None and config.predict.pixel_size is None
+            if unknown and ask_pixel_size is not None and not begun:  # what is done was made without an answer
                 size = ask_pixel_size(stack)
                 self._asked = replace(self._asked, pixel_size=size)
                 self.config = replace(config, predict=replace(config.predict, pixel_size=size))

@@ -82,6 +82,8 @@ class Setup:
         With device, engine, precision and halo decided.
     fixed : bool
         See `napari_drososeg.inference.Predictor`.
+    calibration : tuple of Path and str, optional
+        Input, and its fingerprint, on which int8 is calibrated for all inputs.
     version : str
         Of this program; a worker with another one refuses.
     """
@@ -90,6 +92,7 @@ class Setup:
     sha256: str
     config: PredictConfig
     fixed: bool
+    calibration: tuple[Path, str] | None = None
     version: str = __version__
 
 
@@ -139,6 +142,8 @@ def load(setup: Setup) -> Loaded:
             notices: list[str] = []
             loaded = Loaded(Predictor(setup.network, setup.config, notify=notices.append, fixed=setup.fixed))
             loaded._notices = notices
+            if setup.calibration is not None:
+                loaded.predictor.calibrate(open_input(*setup.calibration))
             _loaded[setup] = loaded
         return _loaded[setup]
 

@@ -27,6 +27,7 @@ class Work(ItemWork):
     def all(self) -> Generator[Event, None, None]:
         """Do all that is waiting."""
         waiting = self.batch.waiting
+        self._calibrate()
         self._begin()
         if not self.executor.elsewhere:
             keep(self.setup, self.predictor, [])
@@ -73,12 +74,15 @@ class Work(ItemWork):
     def _begin(self) -> None:
         """Write the line of the run, and remove what killed runs left."""
         choice = self.predictor.choice
-        fixed = {
+        fixed: dict[str, Any] = {
             "engine": choice.engine,
             "precision": choice.precision,
             "halo": self.predictor.halo,
             "memory": self.memory,
         }
+        if self.setup.calibration is not None:
+            source, seen = self.setup.calibration
+            fixed["calibration"] = [str(source), seen]
         facts = run_facts(self.batch.card.sha256, self.batch.settings(), fixed)
         self.manifest.begin(facts, afresh=not self.config.resume)
         for item in (*self.batch.waiting, *self.batch.undrawn):

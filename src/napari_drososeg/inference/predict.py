@@ -75,6 +75,8 @@ class Predictor:
         self.spec = load_spec(self.path)
         self._notify_user = notify
         self._told: set[str] = set()
+        self._calibrated_on: Stack | None = None
+        self._calibrated_for_all = False
         self._network = PreparedNetwork(self.path, self.spec, self.config, self._tell, cancelled)
 
     @property
@@ -109,6 +111,19 @@ class Predictor:
         elif halo == "default":
             halo = self.spec.halo
         return align_up(int(halo), self.spec.stride)
+
+    def calibrate(self, stack: Stack) -> None:
+        """Calibrate int8 on a stack for all that is predicted from now on; without it, each stack has its own.
+
+        Raises
+        ------
+        DrososegError
+            If it cannot be read, or the quantiser is not installed.
+        """
+        if self.choice.precision == "int8":
+            reader = TileReader(stack, self.spec.normalisation, self.config, self._tell)
+            self._network.calibrated(self._patches(stack, reader))
+            self._calibrated_for_all = True
 
     def plan(
         self,
@@ -211,9 +226,7 @@ class Predictor:
             return
         reader = TileReader(stack, self.spec.normalisation, self.config, self._tell, statistics)
         engine = FrugalEngine(
-            self._network.calibrated(
-                lambda: spread_patches(reader, self.grid(stack), self.spec.stride, stack.n_sections)
-            ),
+            self._engine_for(stack, reader),
             halo=self.halo,
             stride=self.spec.stride,
             notify=self._tell,
@@ -240,6 +253,19 @@ class Predictor:
             cast("Any", batches).close()
             if pixels:
                 self._network.remember_speed(seconds / pixels, pixels)
+
+    def _engine_for(self, stack: Stack, reader: TileReader) -> Engine:
+        """Return what computes; for int8, calibrated on `stack`, so that labels never hang on what came before."""
+        ready = self.choice.precision != "int8" or self._calibrated_for_all or self._calibrated_on is stack
+        if ready:
+            return self.engine
+        engine = self._network.calibrated(self._patches(stack, reader))
+        self._calibrated_on = stack
+        return engine
+
+    def _patches(self, stack: Stack, reader: TileReader) -> list[NDArray[np.float32]]:
+        """Read what int8 is calibrated on, (1, 1, H, W) each."""
+        return spread_patches(reader, self.grid(stack), self.spec.stride, stack.n_sections)
 
     def _read_batches(self, reader: TileReader, tasks: list[Task]) -> Iterator[tuple[list[Task], NDArray[np.float32]]]:
         """Yield consecutive tasks of one size with their pixels (N, 1, H, W)."""

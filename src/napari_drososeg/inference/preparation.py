@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,7 @@ class PreparedNetwork:
         self._tell = tell
         self._cancelled = cancelled
         self._lock = threading.Lock()
+        self._calibration = ""
         self.choice = choose(config)
         # int8 is calibrated on the stack, so it has to wait for one
         self.engine = None if self.choice.precision == "int8" else self._load()
@@ -111,26 +113,31 @@ class PreparedNetwork:
         self.engine = self._load()
         return self.engine
 
-    def calibrated(self, patches: Callable[[], list[NDArray[np.float32]]]) -> Engine:
-        """Return what computes; for int8, quantised on `patches` (each (1, 1, H, W)) when it is first asked for.
+    def calibrated(self, patches: list[NDArray[np.float32]]) -> Engine:
+        """Return what computes in int8, quantised on `patches` (each (1, 1, H, W)).
 
         The patches are not turned, however many orientations are averaged: contrast decides about the ranges of
         activations, and one quantised network serves all.
         """
-        with self._lock:
-            if self.engine is None:
-                from napari_drososeg.inference.quantisation import quantised
+        from napari_drososeg.inference.quantisation import digest, quantised
 
-                model = quantised(self.path, patches(), notify=self._tell, cancelled=self._cancelled)
+        with self._lock:
+            if self.engine is None or digest(patches) != self._calibration:
+                model = quantised(self.path, patches, notify=self._tell, cancelled=self._cancelled)
                 self.engine = self._openvino(model, "bf16" if cpu_has_bf16() else "f32")
+                self._calibration = digest(patches)
             return self.engine
 
     # ---------------------------------------------------------------- how much fits, how fast it is
 
     def bytes_per_pixel(self) -> float:
         """Return the memory in bytes that one px of the network takes while it runs, about."""
-        if self.engine is not None:
+        if self.engine is not None and self.choice.precision != "int8":
             return self.engine.bytes_per_pixel
+        return self._unquantised_bytes  # the same before and after it is calibrated, so that tiles are
+
+    @cached_property
+    def _unquantised_bytes(self) -> float:
         from napari_drososeg.inference.conversion import ConversionError, converted
         from napari_drososeg.inference.openvino_engine import activation_bytes
 

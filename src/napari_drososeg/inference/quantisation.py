@@ -35,6 +35,14 @@ def has_nncf() -> bool:
     return importlib.util.find_spec("nncf") is not None
 
 
+def digest(patches: list[NDArray[np.float32]]) -> str:
+    """Return what tells patches from others."""
+    found = hashlib.sha256()
+    for patch in patches:
+        found.update(patch.tobytes())
+    return found.hexdigest()[:12]
+
+
 def quantised(
     checkpoint: Path,
     patches: list[NDArray[np.float32]],
@@ -62,10 +70,7 @@ def quantised(
     Interrupted
         If it was cancelled.
     """
-    digest = hashlib.sha256()
-    for patch in patches:
-        digest.update(patch.tobytes())
-    name = f"{cache_name(checkpoint)}-int8-{QUANTISATION}-{digest.hexdigest()[:12]}"
+    name = f"{cache_name(checkpoint)}-int8-{QUANTISATION}-{digest(patches)}"
 
     def make(folder: Path) -> None:
         if not has_nncf():
