@@ -165,7 +165,7 @@ def test_the_error_map_is_drawn_in_place(open_evaluate: Any, qtbot: Any, done: A
 def test_only_what_was_segmented_is_judged(open_evaluate: Any, qtbot: Any, done: Any, pair: Any) -> None:
     from napari_drososeg._widgets.layers import Targets
 
-    labels, truth = pair
+    labels, truth = np.maximum(pair[0], 1), pair[1]
     widget = open_evaluate(truth=truth)
     viewer = widget.viewer
     image = viewer.add_image(np.zeros_like(truth), name="em")
@@ -177,6 +177,10 @@ def test_only_what_was_segmented_is_judged(open_evaluate: Any, qtbot: Any, done:
     done(widget)
     assert widget.heading.value == "em [tiny] against right, 2 of 5 sections"
     assert widget.table.texts() == cells(scores(labels[[1, 3]], truth[[1, 3]]))
+    target.write(2, (slice(0, 20), slice(0, 60)), np.ones((20, 60), np.uint8))  # half a section
+    click(qtbot, widget.run_button)
+    done(widget)
+    assert widget.heading.value == "em [tiny] against right, 2 of 5 sections"
 
 
 @pytest.mark.parametrize("kind", ["dask", "zarr", "2d", "multiscale"])

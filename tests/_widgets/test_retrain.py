@@ -308,6 +308,11 @@ def test_the_pixel_size_is_asked_where_the_image_does_not_say_it(
     qtbot.waitUntil(lambda: not segment.marked("pixel_size"), timeout=5000)  # asked once, wherever
     segment.pixel_size.value = 5.0
     qtbot.waitUntil(lambda: widget.nm.value == pytest.approx(5.0), timeout=5000)
+    for field in (widget.nm, segment.pixel_size):
+        field.native.lineEdit().selectAll()
+        qtbot.keyClicks(field.native.lineEdit(), "12.5" if field is widget.nm else "6.25")  # each key is an answer
+        qtbot.wait(300)
+        assert widget.nm.value == segment.pixel_size.value == (12.5 if field is widget.nm else 6.25)
     widget.nm.value = 4600
     assert widget.marked("pixel_size")
     assert "nanometres" in widget.problem.value

@@ -353,6 +353,13 @@ def test_int8_is_calibrated_once_for_all_files(make: Run, tmp_path: Path, sectio
     np.testing.assert_array_equal(second(), expected)
 
     (out / "2.tif").unlink()
+    shutil.rmtree(tmp_path / "p" / "2.zarr")
+    alone = make(folder / "2.tif", out, config, resume=True)
+    assert states(alone) == {"2.tif": "done"}
+    np.testing.assert_array_equal(second(), expected)
+    assert alone.manifest.run["fixed"]["calibration"][0] == str(folder / "1.tif")
+
+    (out / "2.tif").unlink()
     tifffile.imwrite(folder / "1.tif", sections[0])
     with pytest.raises(DrososegError, match=r"int8 was calibrated on '.*1.tif', which is gone or was changed"):
         list(make(folder, out, config, resume=True).run())

@@ -55,7 +55,7 @@ def test_int8_labels_do_not_hang_on_what_was_predicted_before(tiny_network, text
     probabilities(after, first)
     np.testing.assert_array_equal(probabilities(after, second), expected)
     assert after.plan(first) == edge  # tiles do not change once it is calibrated
-    once.calibrate(first)  # as a run over many files wants it
+    once.calibrate(once.calibration_patches(first))  # as a run over many files wants it
     assert not np.array_equal(probabilities(once, second), expected)
 
 

@@ -185,6 +185,8 @@ def test_an_unknown_pixel_size_is_recognised_by_the_strokes(
         assert workspace.pixel_size == 9.2
         *_, again = retrain(workspace, small, replace(settings, start=None))
         assert again["round"]["adapted"] == {"pixel_size": 9.2}  # stays known
+        *_, said = retrain(workspace, small, replace(settings, start=None, pixel_size=9.0))
+        assert said["round"]["adapted"] == {"pixel_size": 9.0}  # what is said as well
     known = as_stack(half, name="half", voxel_size=(50.0, 4.6, 4.6))
     with create_workspace(tmp_path / "known", known) as workspace:
         workspace.annotation.write(0, slice(None), slice(20, 30), truth[:, 20:30])

@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from magicgui.widgets import FloatSpinBox
 from napari.layers import Image
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from napari_drososeg.checkpoint import NetworkSpec
 
 REMEMBERED = ("scope", "device", "engine", "precision", "halo", "orientations", "probabilities", "uncertainty")
+SEEN_OF_IMAGE = ("scale", "units", "metadata", "data")
+"""Events of an image layer after which the form reads it again."""
 PIXEL_SIZE_KEY = "drososeg_pixel_size"
 """Key in an image layer's metadata under which the user's answer is kept: it belongs to the image."""
 
@@ -67,11 +70,12 @@ class Choice(Form):
         if image is self._image:
             return
         if self._image is not None:
-            with contextlib.suppress(TypeError, ValueError, RuntimeError):
-                self._image.events.disconnect(self._image_altered)
+            for name in SEEN_OF_IMAGE:
+                with contextlib.suppress(TypeError, ValueError, RuntimeError):
+                    getattr(self._image.events, name).disconnect(self._image_altered)
         self._image = image
         if image is not None:
-            for name in ("scale", "units", "metadata", "data"):
+            for name in SEEN_OF_IMAGE:
                 getattr(image.events, name).connect(self._image_altered)
             self._fill_range()
         self._fill_pixel_size()
@@ -99,8 +103,7 @@ class Choice(Form):
         answered = self._image.metadata.get(PIXEL_SIZE_KEY) if self._image is not None else None
         card = self.card
         guess = card.spec.pixel_size if card is not None and card.spec is not None else 0.0
-        with self.pixel_size.changed.blocked():
-            self.pixel_size.value = round(known or answered or guess, 4)
+        put_size(self.pixel_size, known or answered or guess)
 
     def _network_changed(self) -> None:
         if self._known_pixel_size() is None and PIXEL_SIZE_KEY not in self._metadata():
@@ -196,6 +199,13 @@ class Choice(Form):
             return None
         pixels = read_pixels(job, card.spec, shape_of(image))
         return None if pixels is None else pixels * rate
+
+
+def put_size(field: FloatSpinBox, size: float) -> None:
+    """Put a pixel size into its field, unless it stands there: the user may be typing it."""
+    if abs(field.value - size) > 0.005:  # the field has two decimals
+        with field.changed.blocked():
+            field.value = round(size, 4)
 
 
 def tile_edge(spec: NetworkSpec | None, halo: str) -> int:

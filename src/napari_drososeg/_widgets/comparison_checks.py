@@ -145,8 +145,7 @@ def empty_problem(truth: Labels, sections: tuple[int, ...], values: KnownValues)
     known = values.of(truth, sections)
     if known is None or known[1] > 0:
         return None
-    where = "this section" if len(sections) == 1 and shape_of(truth)[0] > 1 else "any section"
-    return f"Nothing is labelled in {where} of '{truth.name}'; choose another truth or other sections."
+    return f"Nothing is labelled in '{truth.name}' where it is compared; choose another truth or other sections."
 
 
 def _size(shape: tuple[int, int, int]) -> str:

@@ -123,12 +123,13 @@ class EvaluateWidget(EvaluateForm):
         return Comparison(labels, truth, classes, self._sections(labels), bool(self.error_map.value))
 
     def _sections(self, labels: Any) -> tuple[int, ...]:
-        """Sections to compare: of a result, those that were segmented, else the rest would count as wrong."""
+        """Sections to compare: of a result, those segmented whole if there are any; what is not counts as wrong."""
         if self.in_view.value:
             return (view_of(self.viewer, labels).section,)
         target = Targets(self.viewer).of_layer(labels)
-        segmented = sorted(target.store.sections) if target is not None else []
-        return tuple(segmented or range(shape_of(labels)[0]))
+        begun = target.store.sections if target is not None else set()
+        whole = [z for z in begun if target is not None and not target.store.left[z]]
+        return tuple(sorted(whole or begun) or range(shape_of(labels)[0]))
 
     def problems(self) -> dict[str, str]:
         """Fields that cannot work, with the reason."""

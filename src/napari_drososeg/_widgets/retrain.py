@@ -250,6 +250,7 @@ class RetrainWidget(RoundActions):
             took = f"Round {number} in {duration(wall)}"
             self._say(f"{took}. {verdict}")
             if state.round["adopted"]:
+                self.take_found_size(annotation)
                 self.show_round(annotation, target, number)
             else:
                 self.ask(annotation, target, number)

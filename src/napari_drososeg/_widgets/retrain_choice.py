@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_drososeg._widgets import checks, preferences
 from napari_drososeg._widgets.annotating import ImageAnnotation, is_workspace
-from napari_drososeg._widgets.choice import PIXEL_SIZE_KEY
+from napari_drososeg._widgets.choice import PIXEL_SIZE_KEY, put_size
 from napari_drososeg._widgets.error_maps import is_error_map
 from napari_drososeg._widgets.job import duration
 from napari_drososeg._widgets.layers import Target, Targets, file_of, image_problem, shape_of, stack_of, voxel_size_of
@@ -124,6 +124,7 @@ class RetrainChoice(RetrainForm):
             self.annotations[image] = ImageAnnotation(self.viewer, image, folder_of(image), self._new_classes())
         except (DrososegError, OSError):  # an image that cannot be read; `problems` says so
             return
+        self.take_found_size(self.annotations[image])
 
     @property
     def annotation(self) -> ImageAnnotation | None:
@@ -214,19 +215,28 @@ class RetrainChoice(RetrainForm):
         return workspace.pixel_size if workspace is not None else None
 
     def _answer_pixel_size(self) -> None:
-        """Keep the answer with the image, where the Segment widget finds it, too; 0 takes it back."""
+        """Keep the answer with the image, where the Segment widget finds it, too; 0 takes it back.
+
+        What the round in use found out stays.
+        """
         if self._image is None:
             return
         kept = {k: v for k, v in self._image.metadata.items() if k != PIXEL_SIZE_KEY}
         self._image.metadata = kept | ({PIXEL_SIZE_KEY: self.nm.value} if self.nm.value else {})
         self.altered.emit()
 
+    def take_found_size(self, annotation: ImageAnnotation) -> None:
+        """Keep with the image what its rounds found out of its pixel size, where nobody has answered."""
+        image, workspace = annotation.image, annotation.workspace
+        size = workspace.pixel_size if workspace is not None else None
+        if size and PIXEL_SIZE_KEY not in image.metadata and None in voxel_size_of(image)[1:]:
+            image.metadata = {**image.metadata, PIXEL_SIZE_KEY: size}
+
     def show_pixel_size(self) -> None:
         """Show what is known where the image itself does not say it."""
         image = self._image
         self.nm_row.visible = image is not None and not image_problem(image) and None in voxel_size_of(image)[1:]
-        with self.nm.changed.blocked():
-            self.nm.value = round(self.pixel_size or 0, 4)
+        put_size(self.nm, self.pixel_size or 0)
 
     def settings(self) -> RetrainSettings:
         """How a round is trained, as the form says it."""

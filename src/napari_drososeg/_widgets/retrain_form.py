@@ -103,7 +103,8 @@ class RetrainForm(FieldForm):
             max=100_000,
             step=0.1,
             tooltip="How large a pixel of the image is, which the image does not say: networks see it as large as what "
-            "they were trained on. Where it is unknown, the first round finds it out from what you paint.",
+            "they were trained on. Where nobody has said it, here or under Segment, the first round finds it out from "
+            "what you paint.",
         )
         self.nm.native.setSpecialValueText("unknown")
         self.nm_row = self.row("pixel_size", "nm/pixel", self.nm)

@@ -186,6 +186,8 @@ class LabelsStore:
         Pixels painted with a value that is no class, which writes have taken back so far.
     sections : set of int
         Those of which anything was predicted, by whatever network.
+    left : dict of int to int
+        Pixels of these sections of which nothing was.
     """
 
     def __init__(self, shape: tuple[int, ...], n_classes: int, in_memory_bytes: int | None = None) -> None:
@@ -200,6 +202,7 @@ class LabelsStore:
         self.counts[0] = np.prod(shape, dtype=np.int64)
         self.refused = 0
         self.sections: set[int] = set()
+        self.left: dict[int, int] = {}
         self._covered: set[int] = set()  # sections in which `under` may hold something
         self._strokes: dict[int, NDArray[np.int64]] = {}
 
@@ -236,6 +239,8 @@ class LabelsStore:
             self._cover(z, at, known, new)
         elif z in self._covered:
             self.under[at] = 0
+        left = self.left.get(z, self.shape[-2] * self.shape[-1])
+        self.left[z] = left - int(np.count_nonzero(merged)) + int(np.count_nonzero(written))
         self.counts += np.bincount(merged.ravel(), minlength=256)
         self.counts -= np.bincount(written.ravel(), minlength=256)
         self.labels[at] = merged

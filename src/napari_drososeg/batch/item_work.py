@@ -64,7 +64,7 @@ class ItemWork:
         self.setup = Setup(batch.card.path.resolve(), batch.card.sha256, config, predictor.fixed)
 
     def _calibrate(self) -> None:
-        """Choose what int8 is calibrated on where there are several inputs: once for all, so that none waits for it.
+        """Choose what int8 is calibrated on where a folder is filled: once for all, so that none waits for it.
 
         It is the first input that can be read, or that of the run that is gone on with: what a file gives must hang
         neither on which worker does it nor on what was done before.
@@ -72,26 +72,30 @@ class ItemWork:
         Raises
         ------
         DrososegError
-            If that input is no longer what it was.
+            If that input is no longer what it was, or the quantiser fails.
         """
-        if self.predictor.choice.precision != "int8" or len(self.batch.job.items) == 1:
+        if self.predictor.choice.precision != "int8" or self.batch.job.folder is None:
             return
         if before := self.batch.fixed.get("calibration"):
             source, seen = Path(before[0]), str(before[1])
-            if fingerprint(source) != seen:
-                raise DrososegError(
-                    f"int8 was calibrated on '{source}', which is gone or was changed; --resume would mix two kinds of "
-                    "results: use --overwrite to start again, or another output."
-                )
-            self.predictor.calibrate(open_input(source, seen))
             self.setup = replace(self.setup, calibration=(source, seen))
+            if self.batch.waiting:  # else overlays are drawn and nothing is predicted
+                if fingerprint(source) != seen:
+                    raise DrososegError(
+                        f"int8 was calibrated on '{source}', which is gone or was changed; --resume would mix two "
+                        "kinds of results: use --overwrite to start again, or another output."
+                    )
+                self.predictor.calibrate(self.predictor.calibration_patches(open_input(source, seen)))
             return
-        for item in self.batch.job.items:
+        for item in self.batch.job.items if self.batch.waiting else ():
+            if self.stop():
+                return
             try:
                 source, seen = item.source.absolute(), fingerprint(item.source)
-                self.predictor.calibrate(open_input(source, seen))
+                patches = self.predictor.calibration_patches(open_input(source, seen))
             except (DrososegError, OSError):
                 continue  # it is told when its turn comes
+            self.predictor.calibrate(patches)  # what fails here fails for all
             self.setup = replace(self.setup, calibration=(source, seen))
             return
 

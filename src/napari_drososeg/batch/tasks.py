@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_drososeg import __version__
+from napari_drososeg.batch.fingerprints import fingerprint
 from napari_drososeg.errors import DrososegError
 
 if TYPE_CHECKING:
@@ -143,7 +144,10 @@ def load(setup: Setup) -> Loaded:
             loaded = Loaded(Predictor(setup.network, setup.config, notify=notices.append, fixed=setup.fixed))
             loaded._notices = notices
             if setup.calibration is not None:
-                loaded.predictor.calibrate(open_input(*setup.calibration))
+                source, seen = setup.calibration
+                if fingerprint(source) != seen:
+                    raise DrososegError(f"'{source}', on which int8 is calibrated, was changed; start the run again.")
+                loaded.predictor.calibrate(loaded.predictor.calibration_patches(open_input(source, seen)))
             _loaded[setup] = loaded
         return _loaded[setup]
 

@@ -262,5 +262,5 @@ def show(finished: dict[str, Any], output: Path | None) -> None:
     state = "adopted" if finished["adopted"] else "not adopted"
     out.print(f"{finished['verdict']} ({console.duration(finished['seconds'])})", soft_wrap=True)
     if size := finished["adapted"].get("pixel_size"):
-        out.print(f"The pixel size was found to be {size:g} nm: predict with --pixel-size {size:g}.", soft_wrap=True)
+        out.print(f"The pixel size is taken as {size:g} nm: predict with --pixel-size {size:g}.", soft_wrap=True)
     out.print(f"Round {finished['number']}, {state}." if output is None else f"Written to {output}.", soft_wrap=True)

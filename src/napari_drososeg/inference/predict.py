@@ -75,8 +75,7 @@ class Predictor:
         self.spec = load_spec(self.path)
         self._notify_user = notify
         self._told: set[str] = set()
-        self._calibrated_on: Stack | None = None
-        self._calibrated_for_all = False
+        self._calibrated: tuple[Stack | None, Engine] | None = None  # None as stack: for all
         self._network = PreparedNetwork(self.path, self.spec, self.config, self._tell, cancelled)
 
     @property
@@ -112,18 +111,25 @@ class Predictor:
             halo = self.spec.halo
         return align_up(int(halo), self.spec.stride)
 
-    def calibrate(self, stack: Stack) -> None:
-        """Calibrate int8 on a stack for all that is predicted from now on; without it, each stack has its own.
+    def calibrate(self, patches: list[NDArray[np.float32]]) -> None:
+        """Calibrate int8 for all that is predicted from now on; without it, each stack has its own calibration.
+
+        Parameters
+        ----------
+        patches : list of ndarray of float32, (1, 1, H, W)
+            From `calibration_patches`.
 
         Raises
         ------
         DrososegError
-            If it cannot be read, or the quantiser is not installed.
+            If the quantiser is not installed, or fails.
         """
-        if self.choice.precision == "int8":
-            reader = TileReader(stack, self.spec.normalisation, self.config, self._tell)
-            self._network.calibrated(self._patches(stack, reader))
-            self._calibrated_for_all = True
+        self._calibrated = None, self._network.calibrated(patches)
+
+    def calibration_patches(self, stack: Stack, reader: TileReader | None = None) -> list[NDArray[np.float32]]:
+        """Read what int8 is calibrated on: normalised patches spread over a stack, (1, 1, H, W) each."""
+        reader = reader or TileReader(stack, self.spec.normalisation, self.config, self._tell)
+        return spread_patches(reader, self.grid(stack), self.spec.stride, stack.n_sections)
 
     def plan(
         self,
@@ -256,16 +262,13 @@ class Predictor:
 
     def _engine_for(self, stack: Stack, reader: TileReader) -> Engine:
         """Return what computes; for int8, calibrated on `stack`, so that labels never hang on what came before."""
-        ready = self.choice.precision != "int8" or self._calibrated_for_all or self._calibrated_on is stack
-        if ready:
+        if self.choice.precision != "int8":
             return self.engine
-        engine = self._network.calibrated(self._patches(stack, reader))
-        self._calibrated_on = stack
-        return engine
-
-    def _patches(self, stack: Stack, reader: TileReader) -> list[NDArray[np.float32]]:
-        """Read what int8 is calibrated on, (1, 1, H, W) each."""
-        return spread_patches(reader, self.grid(stack), self.spec.stride, stack.n_sections)
+        known = self._calibrated
+        if known is None or (known[0] is not None and known[0] is not stack):
+            known = stack, self._network.calibrated(self.calibration_patches(stack, reader))
+            self._calibrated = known
+        return known[1]
 
     def _read_batches(self, reader: TileReader, tasks: list[Task]) -> Iterator[tuple[list[Task], NDArray[np.float32]]]:
         """Yield consecutive tasks of one size with their pixels (N, 1, H, W)."""

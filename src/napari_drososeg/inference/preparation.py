@@ -70,7 +70,7 @@ class PreparedNetwork:
         self._lock = threading.Lock()
         self._calibration = ""
         self.choice = choose(config)
-        # int8 is calibrated on the stack, so it has to wait for one
+        # int8 is calibrated on what is predicted, so it has to wait for that
         self.engine = None if self.choice.precision == "int8" else self._load()
 
     def _load(self) -> Engine:

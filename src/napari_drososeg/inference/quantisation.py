@@ -1,6 +1,7 @@
 """int8 by post-training quantisation: about twice the speed of bf16 on processors with VNNI.
 
-The ranges of activations are taken from patches of the stack that is being predicted, so that they fit its contrast.
+The ranges of activations are taken from patches of the stack that is being predicted, so that they fit its contrast; in
+a run that fills a folder, from those of its first file.
 It is done in a process of its own, and the result is cached under the hashes of the checkpoint and of those patches.
 """
 
@@ -77,7 +78,7 @@ def quantised(
             raise DrososegError(
                 "int8 needs the quantiser: run 'pip install \"napari-drososeg[int8]\"', or use another precision."
             )
-        notify("Preparing the int8 network for this stack, once; this takes up to a minute.")
+        notify("Preparing the int8 network, once; this takes up to a minute.")
         np.savez(folder / PATCHES, *patches)
         try:
             run_child("quantise", checkpoint, folder, cancelled)

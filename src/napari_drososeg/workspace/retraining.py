@@ -100,8 +100,8 @@ class _Retraining:
         self.notices: list[str] = []
         self.adapted: dict[str, Any] = {}
         self.pixel_size = settings.pixel_size or stack.pixel_size or workspace.pixel_size
-        if settings.pixel_size is None and stack.pixel_size is None and self.pixel_size is not None:
-            self.adapted["pixel_size"] = self.pixel_size  # what an earlier round found out stays known
+        if stack.pixel_size is None and self.pixel_size is not None:
+            self.adapted["pixel_size"] = self.pixel_size  # what was said, or found out by an earlier round, stays known
         self.spec, self.model, self.parent = find_start(workspace, settings, self.pixel_size)
         self.from_scratch = self.parent == SCRATCH
         self.windows: list[Window] = []
