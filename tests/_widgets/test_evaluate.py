@@ -251,7 +251,7 @@ def test_what_cannot_work_is_marked_with_its_reason(open_evaluate: Any, qtbot: A
     widget.in_view.value = True
     widget.viewer.dims.set_point(0, 1)
     qtbot.waitUntil(lambda: widget.marked("truth"), timeout=3000)
-    wrong("truth", "this section of 'blank'")
+    wrong("truth", "Nothing is labelled in 'blank' where it is compared")
     widget.viewer.dims.set_point(0, 2)
     qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=3000)
 

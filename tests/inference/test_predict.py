@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -10,7 +13,7 @@ import torch
 from napari_drososeg.checkpoint import load_model
 from napari_drososeg.data import Normalisation, measure, normalise
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.inference import PredictConfig, Predictor, measure_halo, predict
+from napari_drososeg.inference import PredictConfig, Predictor, estimates, measure_halo, predict
 from napari_drososeg.io import as_stack
 
 F32 = PredictConfig(device="cpu", engine="torch", precision="f32")
@@ -374,3 +377,18 @@ def test_unknown_sections_and_outputs_are_refused(tiny_network, texture):
         predictor.plan(stack, sections=[3])
     with pytest.raises(DrososegError, match="no output 'confidence'"):
         predictor.run(stack, predictor.plan(stack), outputs={"confidence"})
+
+
+def test_what_killed_programs_left_of_the_speeds_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("DROSOSEG_CACHE", str(tmp_path))
+    folder = estimates._file().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left, own = (folder / f".speeds.json.{pid}.partial" for pid in (dead.pid, os.getppid()))
+    for path in (left, own):
+        path.write_text("{")
+    estimates.remember("key", 1e-6)
+    assert not left.exists()
+    assert own.exists()  # another program is writing it
+    assert estimates.recall("key") == 1e-6

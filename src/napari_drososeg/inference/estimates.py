@@ -8,6 +8,8 @@ import platform
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from napari_drososeg.checkpoint import sha256
 from napari_drososeg.inference.cache import cache_folder
 from napari_drososeg.inference.config import Choice, PredictConfig, choose
@@ -38,11 +40,15 @@ def recall(key: str) -> float | None:
 
 def remember(key: str, seconds_per_pixel: float, pixels: int = ENOUGH) -> None:
     """Remember a measurement over some pixels. A cache that cannot be written is no reason to fail."""
-    old = recall(key)
+    path, old = _file(), recall(key)
+    for left in path.parent.glob(f".{path.name}.*.partial"):  # by a program that was killed just then
+        pid = left.name.split(".")[-2]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            with suppress(OSError):
+                left.unlink()
     if old is not None and pixels < ENOUGH:
         return
     value = seconds_per_pixel if old is None else NEWEST * seconds_per_pixel + (1 - NEWEST) * old
-    path = _file()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with suppress(OSError):
         try:
