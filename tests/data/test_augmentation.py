@@ -148,7 +148,20 @@ def test_presets_by_name() -> None:
         Augmentation.preset("wild")
 
 
-@pytest.mark.parametrize("wrong", [{"noise": -1.0}, {"rotation": float("nan")}, {"distortion": 0.5}])
+def test_some_patches_may_stay_as_they_are(section: tuple[NDArray[np.float32], NDArray[np.uint8]]) -> None:
+    half = replace(PRESETS["none"], rotation=180.0, resampled=0.5)
+    as_is = apply(PRESETS["none"], *section, seed=0)[0]
+    same = [np.array_equal(apply(half, *section, seed=seed)[0], as_is) for seed in range(40)]
+    assert 10 <= sum(same) <= 30
+    assert not replace(half, resampled=0.0).resamples
+    # all: nothing is drawn for it, so older runs go on with the patches they had
+    whole = replace(half, resampled=1.0)
+    assert not any(np.array_equal(apply(whole, *section, seed=seed)[0], as_is) for seed in range(10))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"noise": -1.0}, {"resampled": 1.5}, {"rotation": float("nan")}, {"distortion": 0.5}]
+)
 def test_impossible_strengths_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(DrososegError, match=next(iter(wrong))):
         Augmentation(**wrong)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import torch
 
 from napari_drososeg.data.augmentation import PRESETS, Augmentation
 from napari_drososeg.data.patches import AnnotatedSection, Batch, LabelledPixels, PatchSampler
-from napari_drososeg.data.prefetch import Prefetch
+from napari_drososeg.data.prefetch import Prefetch, threads_for
 from napari_drososeg.errors import DrososegError
 
 OFF = PRESETS["none"]
@@ -146,7 +146,8 @@ def test_read_only_sections_are_fine(section: AnnotatedSection) -> None:
     PatchSampler([section], 16, 2, PRESETS["strong"], seed=0)(0)
 
 
-def test_prefetching_changes_nothing_but_the_thread(section: AnnotatedSection) -> None:
+@pytest.mark.parametrize("n_threads", [1, 4])
+def test_prefetching_changes_nothing_but_the_thread(section: AnnotatedSection, n_threads: int) -> None:
     sampler = PatchSampler([section], 16, 2, Augmentation(), seed=0)
     threads: dict[int, str] = {}
 
@@ -155,7 +156,7 @@ def test_prefetching_changes_nothing_but_the_thread(section: AnnotatedSection) -
         return sampler(step)
 
     before = torch.get_num_threads()
-    with Prefetch(draw, 5) as batches:
+    with Prefetch(draw, 5, n_threads) as batches:
         assert all(same(batches(step), sampler(step)) for step in (0, 1, 2, 4))  # and one jump
         assert torch.get_num_threads() == before
     assert set(threads) == {0, 1, 2, 3, 4}
@@ -176,7 +177,7 @@ def test_the_background_thread_leaves_the_cores_to_the_network() -> None:
         found["later"] = torch.get_num_threads()
 
     try:
-        with Prefetch(draw, 1) as batches:
+        with Prefetch(draw, 1, 3) as batches:
             batches(0)
         thread = threading.Thread(target=later)
         thread.start()
@@ -184,6 +185,22 @@ def test_the_background_thread_leaves_the_cores_to_the_network() -> None:
     finally:
         torch.set_num_threads(before)
     assert found == {"patches": 1, "later": 2}
+
+
+def test_several_batches_are_made_at_once() -> None:
+    together = threading.Barrier(3)
+
+    def draw(step: int) -> Batch:
+        together.wait(20)  # breaks where fewer than three threads come here
+        return Batch(torch.full((1,), step), torch.zeros(1), None)
+
+    with Prefetch(draw, 3, threads=3) as batches:
+        assert [int(batches(step).images) for step in range(3)] == [0, 1, 2]
+
+
+def test_processors_get_one_thread_and_cards_several() -> None:
+    assert threads_for("cpu") == 1
+    assert 1 <= threads_for("cuda") <= 8
 
 
 def test_an_error_while_drawing_comes_out() -> None:

@@ -17,6 +17,7 @@ from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.losses import LossConfig
 from napari_drososeg.training import Plateau, TrainConfig, TrainEvent, Training, state
+from napari_drososeg.training.validation import validate
 
 CONFIG = TrainConfig(
     arguments={"width": 0.0625}, steps=12, batch=2, patch=32, learning_rate=5e-3, precision="32-true", accelerator="cpu"
@@ -135,15 +136,34 @@ def test_a_state_of_something_else_is_refused(section: AnnotatedSection, tmp_pat
         Training([section], config, folder=tmp_path)
 
 
-def test_a_state_from_before_norms_could_be_frozen_goes_on(section: AnnotatedSection, tmp_path: Path) -> None:
+def test_a_state_that_knows_fewer_settings_goes_on(section: AnnotatedSection, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=1)
     events(Training([section], config, folder=tmp_path))
     parts, facts = state.load_tensors(tmp_path / state.LAST)
-    del facts["recipe"]["freeze_norms"]
+    del facts["recipe"]["freeze_norms"], facts["recipe"]["augmentation"]["resampled"]
     state.save_tensors(tmp_path / state.LAST, parts, facts)
     assert Training([section], config, folder=tmp_path).finished
     with pytest.raises(DrososegError, match="other settings"):
         Training([section], replace(config, freeze_norms=True), folder=tmp_path)
+
+
+def test_validation_is_the_same_for_sections_alone_and_together(section: AnnotatedSection) -> None:
+    cut = replace(section, image=section.image[:64], labels=section.labels[:64])
+    several = [section, cut, replace(cut, labels=np.zeros_like(cut.labels)), cut, section]
+    training = Training([section], replace(CONFIG, steps=3))
+    events(training)
+    network, fabric = training.average.network, training.fabric
+    seen: list[tuple[int, ...]] = []
+    hook = network.register_forward_pre_hook(lambda _module, inputs: seen.append(tuple(inputs[0].shape)))
+    together = validate(network, several, training.loss, 3, fabric)
+    hook.remove()
+    assert len(seen) == 3  # the two cuts next to each other share one pass
+    assert seen[1] == (2, 1, *cut.labels.shape)
+    alone = [validate(network, [s], training.loss, 3, fabric) for s in several if s.labels.any()]
+    weights = [s.labels.size for s in several if s.labels.any()]
+    accuracies = [a.scores.pixel_accuracy for a in alone]
+    assert together.scores.pixel_accuracy == pytest.approx(np.average(accuracies, weights=weights), abs=1e-6)
+    assert together.loss == pytest.approx(np.average([a.loss for a in alone], weights=weights), rel=1e-4)
 
 
 def test_frozen_norms_keep_their_statistics(section: AnnotatedSection) -> None:

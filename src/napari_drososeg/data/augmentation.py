@@ -44,6 +44,9 @@ class Augmentation:
     distortion : float
         Largest optical distortion, barrel or pincushion: how far the middle of an edge of the patch is moved, as a
         share of half the edge.
+    resampled : float
+        Share of the patches that any of these five may change. The others are cut out as they are, so that a network
+        also sees pixels that nothing interpolated, as those are that it predicts from.
     brightness : float
         Largest shift, in standard deviations of the section.
     contrast : float
@@ -68,6 +71,7 @@ class Augmentation:
     zoom_out: float = 0.0
     elastic: float = 0.0
     distortion: float = 0.0
+    resampled: float = 1.0
     brightness: float = 0.25
     contrast: float = 0.25
     gamma: float = 0.25
@@ -80,11 +84,14 @@ class Augmentation:
                 raise DrososegError(f"The augmentation's {name} cannot be {value}; 0 turns it off.")
         if self.distortion >= 1 / 6:  # where 1 + 3 k r^2 reaches 0 in a corner, at r^2 = 2
             raise DrososegError(f"An optical distortion of {self.distortion:g} folds the patch; use less than 0.16.")
+        if self.resampled > 1:
+            raise DrososegError(f"The augmentation's resampled cannot be {self.resampled:g}; it is a share, 0 to 1.")
 
     @property
     def resamples(self) -> bool:
         """Whether pixels are moved to where there were none."""
-        return any((self.rotation, self.zoom_in, self.zoom_out, self.elastic, self.distortion))
+        moves = any((self.rotation, self.zoom_in, self.zoom_out, self.elastic, self.distortion))
+        return moves and self.resampled > 0
 
     @classmethod
     def preset(cls, name: str) -> Augmentation:
@@ -150,7 +157,8 @@ class Window(v2.Transform):
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:  # noqa: ARG002 - v2's name
         """Draw where each pixel of the patch is taken from: ``where`` (2, P, P) float32, rows and columns."""
-        if not self.augmentation.resamples:
+        share = self.augmentation.resampled
+        if not self.augmentation.resamples or (share < 1 and self.rng.uniform() >= share):
             return {}
         middle = (self.patch - 1) / 2
         where = sampling_grid(self.augmentation, self.rng, self.patch)

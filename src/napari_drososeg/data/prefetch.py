@@ -1,9 +1,11 @@
-"""The next batch in a background thread."""
+"""The next batches in background threads."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Barrier
 from types import TracebackType
 
 import torch
@@ -12,7 +14,7 @@ from napari_drososeg.data.patches import Batch
 
 
 class Prefetch:
-    """Make the next batch in a background thread while the network learns from this one.
+    """Make the next batches in background threads while the network learns from this one.
 
     Parameters
     ----------
@@ -20,22 +22,30 @@ class Prefetch:
         A `PatchSampler`, or what else returns a batch by its number alone.
     stop : int
         Number of batches there are.
+    threads : int
+        How many batches are made at once, ahead of the one that is wanted. See `threads_for`.
     """
 
-    def __init__(self, draw: Callable[[int], Batch], stop: int) -> None:
-        self._draw, self._stop = draw, stop
-        self._next: tuple[int, Future[Batch]] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="drososeg-patches")
+    def __init__(self, draw: Callable[[int], Batch], stop: int, threads: int = 1) -> None:
+        self._draw, self._stop, self._ahead = draw, stop, threads
+        self._made: dict[int, Future[Batch]] = {}
         before = torch.get_num_threads()
-        self._thread.submit(_keep_to_one_core).result()
-        torch.set_num_threads(before)  # for the threads to come, see there
+        self._threads = ThreadPoolExecutor(threads, "drososeg-patches", initializer=_keep_to_one_core)
+        # Threads begin with work only; each must have asked for its own number of cores before others get theirs back.
+        gate = Barrier(threads)
+        for waiting in [self._threads.submit(gate.wait) for _ in range(threads)]:
+            waiting.result()
+        torch.set_num_threads(before)  # for the threads to come, see `_keep_to_one_core`
 
     def __call__(self, step: int) -> Batch:
-        """Return batch number `step`, and begin with the one after it."""
-        ready = self._next[1] if self._next is not None and self._next[0] == step else None
-        batch = (ready or self._thread.submit(self._draw, step)).result()
-        self._next = (step + 1, self._thread.submit(self._draw, step + 1)) if step + 1 < self._stop else None
-        return batch
+        """Return batch number `step`, and begin with those after it."""
+        wanted = range(step, min(step + 1 + self._ahead, self._stop))
+        for number in self._made.keys() - set(wanted):
+            self._made.pop(number).cancel()
+        for number in wanted:
+            if number not in self._made:
+                self._made[number] = self._threads.submit(self._draw, number)
+        return self._made.pop(step).result()
 
     def __enter__(self) -> Prefetch:
         return self
@@ -43,7 +53,16 @@ class Prefetch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def threads_for(device: str) -> int:
+    """Return how many threads `Prefetch` needs to keep a device of this type busy: "cpu", "cuda", "mps".
+
+    On a processor one is enough, and more would take cores from the network. A graphics card learns from a batch in
+    the time that one core needs for a patch or two.
+    """
+    return 1 if device == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 1))
 
 
 def _keep_to_one_core() -> None:

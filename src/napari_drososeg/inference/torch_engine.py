@@ -73,7 +73,10 @@ class TorchEngine:
             x = x.pin_memory()
         x = x.to(self._device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         if self._autocast is None:
-            return cast("Tensor", self._model(x))
+            # cuDNN would multiply float32 with 10 bits of mantissa (TF32): not what was asked for.
+            cudnn = torch.backends.cudnn
+            with cudnn.flags(enabled=True, benchmark=cudnn.benchmark, allow_tf32=False):
+                return cast("Tensor", self._model(x))
         with torch.autocast(self._device.type, self._autocast):
             return cast("Tensor", self._model(x))
 

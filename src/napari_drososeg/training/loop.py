@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from napari_drososeg.data.patches import Batch, PatchSampler
-from napari_drososeg.data.prefetch import Prefetch
+from napari_drososeg.data.prefetch import Prefetch, threads_for
 from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.losses import Loss, distillation
@@ -155,7 +155,7 @@ class Training:
         saved = time.perf_counter()
         path = self.folder / state.LOG if self.folder is not None and self.is_main else None
         with (
-            Prefetch(self.sampler, self.config.steps) as batches,
+            Prefetch(self.sampler, self.config.steps, threads_for(self.fabric.device.type)) as batches,
             TrainLog(path, self.step, self.config.n_classes) as log,
         ):
             while not self.finished:
@@ -279,7 +279,9 @@ class Training:
     def _load_state(self, folder: Path) -> None:
         path = folder / state.LAST
         parts, facts = state.load_tensors(path)
-        kept = {"freeze_norms": False, **facts.get("recipe", {})}  # older states do not say it, and had none frozen
+        # Older states do not say it: they had no norms frozen, and changed all patches.
+        kept: dict[str, Any] = {"freeze_norms": False, **facts.get("recipe", {})}
+        kept["augmentation"] = {"resampled": 1.0, **kept.get("augmentation", {})}
         if kept != self.config.recipe():
             raise DrososegError(f"'{path}' is the state of a run with other settings: use another folder.")
         if facts.get("inputs") != self._inputs:

@@ -41,6 +41,8 @@ def fabric(config: TrainConfig) -> Fabric:
     )
     if config.devices * config.nodes > 1:
         made.launch()
+    if made.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # all batches have one shape: worth finding the fastest convolutions
     return made
 
 

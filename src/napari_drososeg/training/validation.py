@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.losses import Loss
@@ -46,7 +47,7 @@ def validate(
     fabric: Fabric,
     window: int | None = None,
 ) -> Validation:
-    """Score a network on whole sections, window by window.
+    """Score a network on whole sections, window by window; windows of one size go through it together.
 
     Parameters
     ----------
@@ -70,18 +71,40 @@ def validate(
     network.eval()
     matrix, total, pixels = empty_confusion(n_classes), 0.0, 0
     with torch.inference_mode(), fabric.autocast():
-        for section in sections:
-            for part in windows(section.labels.shape, window or WINDOW):
-                truth = np.ascontiguousarray(section.labels[part])
-                if not (labelled := int(np.count_nonzero(truth))):
-                    continue
-                image = torch.from_numpy(np.require(section.image[part], requirements=("C", "W")))[None, None]
-                logits = network(image.to(fabric.device, memory_format=torch.channels_last))
-                total += labelled * float(loss(logits, torch.from_numpy(truth)[None].to(fabric.device)))
-                pixels += labelled
-                labels = logits[0].argmax(0).to(torch.uint8).cpu().numpy() + np.uint8(1)
-                matrix += confusion_matrix(truth, labels, n_classes)
+        for images, truth in _batches(sections, window or WINDOW):
+            labelled = int(np.count_nonzero(truth))
+            found = torch.from_numpy(images)[:, None].to(fabric.device, memory_format=torch.channels_last)
+            logits = network(found)
+            total += labelled * float(loss(logits, torch.from_numpy(truth).to(fabric.device)))
+            pixels += labelled
+            labels = logits.argmax(1).to(torch.uint8).cpu().numpy() + np.uint8(1)
+            matrix += confusion_matrix(truth, labels, n_classes)
     return Validation(Scores.from_confusion(matrix), total / max(1, pixels))
+
+
+def _batches(
+    sections: Sequence[AnnotatedSection], edge: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+    """Yield images and labels (N, Y, X) of windows that hold labels, of the same size and together no more than one."""
+    held: list[tuple[NDArray[np.float32], NDArray[np.uint8]]] = []
+    for section in sections:
+        for part in windows(section.labels.shape, edge):
+            new = section.image[part], section.labels[part]
+            if not new[1].any():
+                continue
+            if held and (held[0][1].shape != new[1].shape or (len(held) + 1) * new[1].size > WINDOW**2):
+                yield _stacked(held)
+                held = []
+            held.append(new)
+    if held:
+        yield _stacked(held)
+
+
+def _stacked(
+    held: Sequence[tuple[NDArray[np.float32], NDArray[np.uint8]]],
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    images, labels = zip(*held, strict=True)
+    return np.stack(images), np.stack(labels)
 
 
 def windows(shape: tuple[int, ...], edge: int) -> Iterator[tuple[slice, slice]]:
