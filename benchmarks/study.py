@@ -4,11 +4,12 @@
     python benchmarks/study.py --runs runs                  # everything below, but for the study's protocol
     python benchmarks/study.py --runs runs --parts leak-free speed protocol --epochs 3
 
-``leak-free`` scores the development runs on sections 13-15, of which they saw nothing. ``speed`` times the networks on
-images of 256 x 256 px, the shipped ones where there is no development run: the weights do not matter. ``protocol``
-trains by the study's own protocol, with its random split of tiles, which leaks. Each part is kept in
-``docs/benchmark.json`` when it is run: scores by network, speeds by what the processor computes in.
-``docs/benchmark.md`` is made from it. The figure is drawn when all networks of the table are at hand.
+``leak-free`` scores the development runs on sections 13-15, of which they saw nothing; ``orientations`` does so with
+the mean of eight flips and turns (``drososeg predict --orientations 8``). ``speed`` times the networks on images of
+256 x 256 px, the shipped ones where there is no development run: the weights do not matter. ``protocol`` trains by the
+study's own protocol, with its random split of tiles, which leaks. Each part is kept in ``docs/benchmark.json`` when it
+is run: scores by network, speeds by what the processor computes in. ``docs/benchmark.md`` is made from it. The figure
+is drawn when all networks of the table are at hand.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import subprocess
 import sys
 import time
@@ -42,6 +44,7 @@ NETWORKS = (
     "swin-unet",
 )  # fmt: skip
 SECTIONS = range(13, 16)
+ORIENTATIONS = 8
 TILE = 256
 
 
@@ -59,7 +62,21 @@ def data_hash(images: NDArray[np.uint8], truth: NDArray[np.uint8]) -> str:
     return hashlib.sha256(images.tobytes() + truth.tobytes()).hexdigest()
 
 
-def leak_free(checkpoints: dict[str, Path], data: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.uint8]]]:
+def how(training: dict[str, Any]) -> dict[str, Any]:
+    """Return from a card what a network was trained with and on."""
+    recipe = training.get("recipe", {})
+    loss = recipe.get("loss", {})
+    weights = ":" + ",".join(f"{w:g}" for w in loss["class_weights"]) if loss.get("class_weights") else ""
+    return {
+        "batch": recipe.get("batch"),
+        "loss": "+".join(name for name, _ in loss.get("terms", [])) + weights,
+        "trained_with": training.get("machine"),
+    }
+
+
+def leak_free(
+    checkpoints: dict[str, Path], data: Path, orientations: int = 1
+) -> tuple[dict[str, Any], dict[str, NDArray[np.uint8]]]:
     """Score each network as `drososeg predict` runs it; also return its labels (Z, Y, X) for the figure."""
     from napari_drososeg.inference import PredictConfig, Predictor
     from napari_drososeg.io import as_stack
@@ -69,7 +86,7 @@ def leak_free(checkpoints: dict[str, Path], data: Path) -> tuple[dict[str, Any],
     rows: dict[str, Any] = {}
     predictions: dict[str, NDArray[np.uint8]] = {}
     for name, path in checkpoints.items():
-        predictor = Predictor(path, PredictConfig(device="cpu"))
+        predictor = Predictor(path, PredictConfig(device="cpu", orientations=orientations))
         size = predictor.spec.pixel_size
         stack = as_stack(images, voxel_size=(None, size, size))
         labels = np.zeros(images.shape, np.uint8)
@@ -86,9 +103,9 @@ def leak_free(checkpoints: dict[str, Path], data: Path) -> tuple[dict[str, Any],
             "arguments": predictor.spec.arguments,
             "trained_on": training.get("sections"),
             "start": training.get("start"),
-            "before": training.get("before"),
             "steps": training.get("recipe", {}).get("steps"),
             "minutes": training.get("minutes"),
+            **how(training),
         }
         predictions[name] = labels
         print(f"{name}: mIoU {rows[name]['pooled']['mean_iou']:.4f}", file=sys.stderr, flush=True)
@@ -136,12 +153,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of scripts/train_zoo.py")
     parser.add_argument(
-        "--parts", nargs="+", default=["leak-free", "speed"], choices=["leak-free", "speed", "protocol"]
+        "--parts", nargs="+", default=["leak-free", "speed"], choices=["leak-free", "orientations", "speed", "protocol"]
     )
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--turns", type=int, default=7, help="of the speed measurement")
     parser.add_argument("--epochs", type=int, default=300, help="at most, of the study's protocol")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="at most, for each network of the protocol")
     parser.add_argument("--full-width", action="store_true", help="published widths in the study's protocol")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmark.json")
     options = parser.parse_args(arguments)
@@ -166,21 +184,33 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             )
             part["figure"] = list(predictions)
         result["leak-free"] = part
+    if "orientations" in options.parts:
+        part, _ = leak_free(checkpoints, options.data, ORIENTATIONS)
+        known = result.get("orientations", {}).get("rows", {}) | {
+            name: row | {"measured": stamp} for name, row in part["rows"].items()
+        }
+        result["orientations"] = {"rows": {name: known[name] for name in NETWORKS if name in known}}
     if "speed" in options.parts:
         timed = {name: checkpoints.get(name) or find_network(name) for name in options.networks}
         part = speed(timed, options.data, options.turns) | stamp
         result["speed"] = result.get("speed", {}) | {part["ways"]: part}
     if "protocol" in options.parts:
+        import torch
+
         from study_protocol import train_and_score
 
-        sizes = {name: {} if options.full_width else load_spec(p).arguments for name, p in checkpoints.items()}
+        sizes = {
+            name: {} if options.full_width else load_spec(checkpoints.get(name) or find_network(name)).arguments
+            for name in options.networks
+        }
         rows = result.get("protocol", {}).get("rows", {})
         for name, arguments_of_network in sizes.items():
-            folder = options.runs / "study" / name
+            # a graphics card is through before it is worth keeping what an interrupted run needs
+            folder = None if torch.cuda.is_available() else options.runs / "study" / name
             rows[name] = train_and_score(
-                name, arguments_of_network, load(options.data, range(16)), folder, options.epochs
-            )
-            result["protocol"] = {"rows": rows} | stamp
+                name, arguments_of_network, load(options.data, range(16)), folder, options.epochs, options.minutes
+            ) | {"measured": stamp}
+            result["protocol"] = {"rows": rows}
             options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     options.out.with_suffix(".md").write_text(report(result), encoding="utf-8")

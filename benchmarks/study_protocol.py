@@ -9,6 +9,7 @@ chosen by the mIoU on the validation tiles, and, but for ``--full-width``, the r
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,14 @@ def train_and_score(
     name: str,
     arguments: dict[str, Any],
     sections: tuple[NDArray[np.uint8], NDArray[np.uint8]],
-    folder: Path,
+    folder: Path | None,
     epochs: int,
+    minutes: float = math.inf,
 ) -> dict[str, Any]:
-    """Train one network by the protocol, or go on with it, and score its best weights on the test tiles."""
+    """Train one network by the protocol, or go on with it, and score its best weights on the test tiles.
+
+    Without a folder nothing is kept to go on with.
+    """
     train, validation, test = split_tiles(*sections)
     epoch = -(-len(train) // BATCH)
     config = TrainConfig(
@@ -70,27 +75,32 @@ def train_and_score(
         schedule="plateau",
         seed=SEED,
     )
-    training = Training(train, config, validation=validation, folder=folder / f"{epochs}-epochs")
+    training = Training(train, config, validation=validation, folder=folder and folder / f"{epochs}-epochs")
     for event in training.run(event_every=epoch, validate_every=epoch):
         found = f"{event.scores.mean_iou:.4f}" if event.scores else ""
         print(f"{name}: epoch {event.step // epoch}, loss {event.loss:.4f}, {found}", file=sys.stderr, flush=True)
-    scores = score(name, arguments, training.weights(), test)
+        if training.seconds > 60 * minutes:
+            break
+    ended = f"the limit of {epochs} epochs" if training.finished else f"the limit of {minutes:g} minutes"
+    each = score(name, arguments, training.weights(), test)
     return {
-        "averaged": scores.to_dict(),
+        "averaged": Scores.mean_of(map(Scores.from_confusion, each)).to_dict(),
+        "pooled": Scores.from_confusion(sum(each)).to_dict(),
         "epochs": training.step // epoch,
         "allowed": epochs,
-        "stopped": "early stopping" if training.step < config.steps else f"the limit of {epochs} epochs",
+        "stopped": "early stopping" if training.schedule.stopped else ended,
         "tiles": [len(train), len(validation), len(test)],
         "arguments": arguments,
         "minutes": round(training.seconds / 60, 1),
+        "parameters": sum(w.numel() for w in training.model.parameters()),
     }
 
 
 @torch.inference_mode()
 def score(
     name: str, arguments: dict[str, Any], weights: dict[str, torch.Tensor], tiles: list[AnnotatedSection]
-) -> Scores:
-    """Return the mean of the tiles' scores, each tile seen alone, in float32."""
+) -> list[NDArray[np.int64]]:
+    """Return the confusion matrices of the tiles, each seen alone, in float32."""
     model = create_model(name, len(DROSOPHILA_CLASSES), **arguments).eval()
     model.load_state_dict(weights)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -99,5 +109,5 @@ def score(
     for tile in tiles:
         logits = model(torch.from_numpy(np.ascontiguousarray(tile.image))[None, None].to(device))
         labels = (logits[0].argmax(0).cpu().numpy() + 1).astype(np.uint8)
-        each.append(Scores.from_confusion(confusion_matrix(tile.labels, labels, len(DROSOPHILA_CLASSES))))
-    return Scores.mean_of(each)
+        each.append(confusion_matrix(tile.labels, labels, len(DROSOPHILA_CLASSES)))
+    return each

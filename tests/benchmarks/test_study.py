@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from napari_drososeg.evaluation import evaluate
-from napari_drososeg.inference import predict
+from napari_drososeg.inference import PredictConfig, predict
 from napari_drososeg.io import as_stack
 from napari_drososeg.samples import synthetic_stack
 
@@ -46,8 +46,8 @@ def test_all_parts_run_and_say_the_truth(drawn: Path, tiny_network: Path, tmp_pa
     out.parent.mkdir()
     shutil.copy(tiny_network, runs / "unet-00-11" / "unet.safetensors")
     common = ["--runs", str(runs), "--data", str(drawn), "--out", str(out), "--networks", "unet"]
-    study.main([*common, "fpn", "--parts", "leak-free", "protocol", "--epochs", "1"])
-    study.main([*common, "--parts", "speed", "--turns", "2"])
+    study.main([*common, "fpn", "--parts", "leak-free", "orientations"])
+    study.main([*common, "--parts", "speed", "protocol", "--turns", "2", "--epochs", "1"])
 
     result = json.loads(out.read_text())
     images, truth = study.load(drawn, study.SECTIONS)
@@ -57,12 +57,15 @@ def test_all_parts_run_and_say_the_truth(drawn: Path, tiny_network: Path, tmp_pa
     row = result["leak-free"]["rows"]["unet"]
     assert row["pooled"]["mean_iou"] == pytest.approx(expected.pooled.mean_iou)
     assert row["averaged"]["mean_iou"] == pytest.approx(expected.averaged.mean_iou)
+    turned = evaluate(as_stack(predict(stack, tiny_network, PredictConfig(orientations=8))), as_stack(truth)).pooled
+    assert result["orientations"]["rows"]["unet"]["pooled"]["mean_iou"] == pytest.approx(turned.mean_iou)
     (speed,) = result["speed"].values()
     assert all(seconds > 0 for seconds in speed["rows"]["unet"].values())
     assert result["protocol"]["rows"]["unet"]["epochs"] == 1
     assert result["protocol"]["rows"]["unet"]["tiles"] == [12, 2, 2]
     page = out.with_suffix(".md").read_text()
     assert f"| U-Net | 0.837 | {expected.pooled.mean_iou:.4f} |" in page
+    assert f"| {expected.pooled.mean_iou:.4f} | {turned.mean_iou:.4f} |" in page
     assert "best mIoU" in page
     assert "missed by" in page
     assert "the limit of 1 epochs" in page
