@@ -120,6 +120,11 @@ def test_the_numbers_are_those_of_the_library(
     assert float(rows["pooled", "mean of classes"]["iou"]) == pytest.approx(pooled.mean_iou, abs=1e-6)
     assert float(rows["3", "mitochondria"]["f1"]) == pytest.approx(scores(labels[3], truth[3]).f1[2], abs=1e-6)
 
+    widget.truth.value = widget.labels.value
+    assert "same layer" in widget.problem.value
+    assert not widget.status.visible  # "Done" would be said of what is chosen now
+    assert widget.heading.value == "said against right, 5 sections"
+
 
 def test_the_error_map_is_drawn_in_place(open_evaluate: Any, qtbot: Any, done: Any, pair: Any) -> None:
     labels, truth = pair

@@ -119,7 +119,7 @@ def problems(
 def pair_problem(labels: Labels, truth: Labels) -> str | None:
     """Why two layers cannot be compared with each other, or None."""
     if truth is labels:
-        return "Labels and truth are the same layer; choose the one that is right as the truth."
+        return "Labels and truth are the same layer; choose, or open, the one that is right as the truth."
     ours, theirs = shape_of(labels), shape_of(truth)
     if ours != theirs:
         return f"'{truth.name}' is {_size(theirs)} and '{labels.name}' {_size(ours)}; choose layers of the same size."

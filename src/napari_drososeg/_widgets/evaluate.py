@@ -144,8 +144,7 @@ class EvaluateWidget(EvaluateForm):
         if self._closed:
             return
         problems = self.problems()
-        for name in self.fields:
-            self.mark(name, problems.get(name))
+        self.mark_all(problems)
         self._show_run(problems)
 
     def _show_run(self, problems: dict[str, str] | None = None) -> None:
@@ -168,7 +167,10 @@ class EvaluateWidget(EvaluateForm):
         left = comparer.seconds_left if comparer.busy else None
         percent = f"{self.progress.value} %, {duration(left)} left · " if left is not None else ""
         notices = comparer.result.notices if comparer.result is not None and not comparer.busy else ()
-        self.status.value = "\n".join(line for line in (f"{percent}{comparer.message}", *notices) if line)
+        # where what is chosen now cannot be judged, the heading of the tables says what was
+        message = "" if reason and comparer.result is not None else comparer.message
+        self.status.value = "\n".join(line for line in (f"{percent}{message}", *notices) if line)
+        self.status.visible = bool(self.status.value)
         if not comparer.busy:
             self._show_result()
 
@@ -233,7 +235,7 @@ class EvaluateWidget(EvaluateForm):
 
     def _copy(self) -> None:
         QApplication.clipboard().setText(self.table_text())
-        self.status.value = "The tables are on the clipboard."
+        self._say("The tables are on the clipboard.")
 
     def _save(self) -> None:
         name = f"{self.labels.current_choice or 'labels'} scores.csv"
@@ -253,7 +255,10 @@ class EvaluateWidget(EvaluateForm):
         except DrososegError as error:
             files.say_failure(error)
             return
-        self.status.value = f"Saved {path.name}"
+        self._say(f"Saved {path.name}")
+
+    def _say(self, text: str) -> None:
+        self.status.value, self.status.visible = text, True
 
     # ---------------------------------------------------------------- the end
 

@@ -244,7 +244,7 @@ class RetrainChoice(RetrainForm):
         return RetrainSettings(
             start=self.start.value if self.start.value != IN_USE else None,
             effort=self.effort.value,
-            steps=self.steps.value or None,
+            steps=int(self.steps.value) or None,
             learning_rate=self.rate.value or None,
             loss=self.loss.value,
             augmentation=self.augmentation.value,
@@ -264,7 +264,7 @@ class RetrainChoice(RetrainForm):
         """Say behind each effort how long it takes on this machine, where that is known."""
         names = {}
         for effort in EFFORTS:
-            seconds = expected_seconds(self.kind, effort, self.steps.value or None)
+            seconds = expected_seconds(self.kind, effort, int(self.steps.value) or None)
             names[effort] = f"{effort}, about {duration(seconds)}" if seconds is not None else effort
         if list(names.values()) != [self.effort.native.itemText(i) for i in range(len(names))]:
             for i, text in enumerate(names.values()):

@@ -118,8 +118,7 @@ class SegmentWidget(Choice):
         self.range_row.visible = self.scope.value is Scope.RANGE
         self.probe()
         problems = self.problems()
-        for name in self.fields:
-            self.mark(name, problems.get(name))
+        self.mark_all(problems)
         if "pixel_size" not in problems and not self.runner.busy:
             self.mark("pixel_size", self._pixel_question())
         self._show_texts()
