@@ -225,6 +225,10 @@ def test_done_labels_are_only_drawn_when_overlays_are_asked_for(widget: Any, qtb
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert {row.state for row in widget.table.files.rows} == {"done"}
     assert "3 done" in widget.summary.value
+    record = record_text(Path(done.output) / ".drososeg.jsonl").splitlines()
+    drawn = [line for line in record if "overlays drawn" in line]
+    assert len(drawn) == 3
+    assert drawn[0].endswith(f"0.tif: overlays drawn, {done.output}-overlays/0.png")
 
 
 def test_a_strangers_picture_is_marked(widget: Any, qtbot: Any, folder: Path) -> None:
