@@ -14,6 +14,7 @@ from napari.components import ViewerModel
 
 from napari_drososeg._widgets import store
 from napari_drososeg._widgets.annotating import ImageAnnotation
+from napari_drososeg._widgets.error_maps import MARK
 from napari_drososeg._widgets.layers import Target, Targets
 from napari_drososeg._widgets.overview import LOCKED, TRAINS
 from napari_drososeg._widgets.reviewing import own_classes
@@ -323,6 +324,24 @@ def test_outline_shows_what_trains_and_what_is_locked(bench: Bench) -> None:
     bench.settle()  # nobody draws on a layer that is gone
     overview.show(False)
     assert len(bench.viewer.layers) == 2
+
+
+def test_the_outline_is_called_after_its_image(bench: Bench) -> None:
+    target = bench.layer("unet")
+    target.layer.paint((1, 30, 30), 3)
+    bench.settle()
+    assert bench.annotation.overview is not None
+    bench.annotation.overview.show(True)
+    bench.settle()
+    outline = bench.annotation.overview.layer
+    assert outline is not None
+    assert outline.name == "em what trains"
+    bench.image.name = "second animal"
+    assert outline.name == "second animal what trains"
+    assert outline.metadata[MARK] == {"labels": "second animal"}
+    outline.name = "mine"
+    bench.image.name = "third animal"
+    assert outline.name == "mine"  # which the user chose
 
 
 def test_a_full_disk_is_said_and_loses_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,73 @@ def test_a_choice_that_cannot_work_is_marked(
     assert reason in widget._fields[field][2].tooltip
 
 
+def test_outputs_that_cannot_be_written_are_marked_each_at_its_field(
+    widget: Any, qtbot: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_drososeg._widgets import batch_refusals
+    from napari_drososeg.batch import overlays
+
+    def wrong(field: str, reason: str) -> None:
+        assert [name for name in widget.fields if widget.marked(name)] == [field]
+        assert reason in widget.problem.value
+        assert reason in getattr(widget, field).tooltip
+        assert not widget.run_button.enabled
+
+    choose(qtbot, widget, source=str(folder), overlays=True, probabilities=True)
+    assert widget.run_button.enabled, widget.problems()
+    # a folder that can be written to in one that cannot: the labels could go there, what lies beside them could not
+    output = folder.with_name("in-labels")
+    output.mkdir()
+    writable = batch_refusals.os.access
+    monkeypatch.setattr(batch_refusals.os, "access", lambda p, mode: Path(p) != folder.parent and writable(p, mode))
+    choose(qtbot, widget, overlays=False, probabilities=False)
+    wrong("areas", f"Nothing can be written to '{folder.parent}'; untick this, or choose another output folder.")
+    choose(qtbot, widget, areas=False)
+    assert widget.run_button.enabled
+    choose(qtbot, widget, probabilities=True)
+    wrong("probabilities", "Nothing can be written to")
+    monkeypatch.undo()
+    choose(qtbot, widget, probabilities=False, overlays=True)
+    assert widget.run_button.enabled
+
+    monkeypatch.setattr(overlays, "MAX_PIXELS", 60 * 40)
+    choose(qtbot, widget, overlays=False)
+    assert widget.run_button.enabled
+    choose(qtbot, widget, overlays=True)
+    wrong("overlays", "up to 0 megapixels")
+    tifffile.imwrite(folder / "small.tif", np.zeros((32, 32), np.uint8))
+    choose(qtbot, widget, pattern="?.tif")
+    wrong("overlays", "up to 0 megapixels")
+    choose(qtbot, widget, pattern="*")  # one of them can be drawn: the others are for the table to tell
+    assert widget.run_button.enabled
+
+    choose(qtbot, widget, overlays=False, existing=True)
+    assert widget.run_button.enabled
+    (output / "0.tif").mkdir()
+    choose(qtbot, widget, pattern="0*")
+    wrong("output", "is a folder, and tiff labels are a file")
+    (folder.parent / "notes.txt").touch()
+    choose(qtbot, widget, output=str(folder.parent / "notes.txt" / "labels"))
+    wrong("output", "notes.txt' is a file, and so no folder can be in it")
+
+
+def test_a_single_file_that_cannot_be_done_is_marked(widget: Any, qtbot: Any, folder: Path) -> None:
+    (folder / "cut.tif").write_bytes((folder / "0.tif").read_bytes()[:900])
+    choose(qtbot, widget, source=str(folder / "cut.tif"))
+    assert widget.marked("source")
+    assert not widget.run_button.enabled
+    choose(qtbot, widget, source=str(folder))  # others can be done: the table tells
+    assert widget.run_button.enabled
+    micrometres = {"imagej": True, "metadata": {"unit": "um"}, "resolution": (1, 1)}
+    tifffile.imwrite(folder / "wide.tif", np.ones((9, 9), np.uint8), **micrometres)
+    choose(qtbot, widget, source=str(folder / "wide.tif"))
+    assert widget.marked("pixel_size")
+    assert "over 16 times off" in widget.problem.value
+    assert "⚠" in widget.collapsible.text()  # the field is in the closed part
+    choose(qtbot, widget, pixel_size=4.6)
+    assert widget.run_button.enabled
+
+
 def test_a_name_taken_by_a_strangers_table_is_marked(widget: Any, qtbot: Any, folder: Path) -> None:
     folder.with_name("in-labels-areas.csv").write_text("my,own,table\n")
     choose(qtbot, widget, source=str(folder))
@@ -225,6 +292,10 @@ def test_done_labels_are_only_drawn_when_overlays_are_asked_for(widget: Any, qtb
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert {row.state for row in widget.table.files.rows} == {"done"}
     assert "3 done" in widget.summary.value
+    record = record_text(Path(done.output) / ".drososeg.jsonl").splitlines()
+    drawn = [line for line in record if "overlays drawn" in line]
+    assert len(drawn) == 3
+    assert drawn[0].endswith(f"0.tif: overlays drawn, {done.output}-overlays/0.png")
 
 
 def test_a_strangers_picture_is_marked(widget: Any, qtbot: Any, folder: Path) -> None:
@@ -235,7 +306,8 @@ def test_a_strangers_picture_is_marked(widget: Any, qtbot: Any, folder: Path) ->
     assert not widget.run_button.enabled
     assert "1.png' exists and is not in the record" in widget.problem.value
     choose(qtbot, widget, existing=True)
-    assert widget.marked("areas")
+    assert widget.marked("overlays")
+    assert not widget.marked("areas")
     assert "1.png' exists and holds no overlays of ours" in widget.problem.value
     assert "--" not in widget.problem.value
     choose(qtbot, widget, overlays=False)

@@ -120,6 +120,11 @@ def test_the_numbers_are_those_of_the_library(
     assert float(rows["pooled", "mean of classes"]["iou"]) == pytest.approx(pooled.mean_iou, abs=1e-6)
     assert float(rows["3", "mitochondria"]["f1"]) == pytest.approx(scores(labels[3], truth[3]).f1[2], abs=1e-6)
 
+    widget.truth.value = widget.labels.value
+    assert "same layer" in widget.problem.value
+    assert not widget.status.visible  # "Done" would be said of what is chosen now
+    assert widget.heading.value == "said against right, 5 sections"
+
 
 def test_the_error_map_is_drawn_in_place(open_evaluate: Any, qtbot: Any, done: Any, pair: Any) -> None:
     labels, truth = pair
@@ -173,6 +178,7 @@ def test_only_what_was_segmented_is_judged(open_evaluate: Any, qtbot: Any, done:
     for z in (1, 3):
         target.write(z, (slice(0, 40), slice(0, 60)), labels[z])
     widget.labels.value, widget.truth.value = target.layer, viewer.layers["right"]
+    assert widget.coverage.value == "Only sections segmented whole are judged: 2 of 5."
     click(qtbot, widget.run_button)
     done(widget)
     assert widget.heading.value == "em [tiny] against right, 2 of 5 sections"
@@ -181,6 +187,41 @@ def test_only_what_was_segmented_is_judged(open_evaluate: Any, qtbot: Any, done:
     click(qtbot, widget.run_button)
     done(widget)
     assert widget.heading.value == "em [tiny] against right, 2 of 5 sections"
+    widget.in_view.value = True
+    for z, said in (
+        (1, ""),
+        (2, "Section 2 is segmented in part (50 %): the rest"),
+        (4, "Section 4 is not segmented yet"),
+    ):
+        viewer.dims.set_point(0, z)
+        widget.update_state()
+        assert widget.coverage.value.startswith(said)
+        assert widget.coverage.visible == bool(said)
+    viewer.dims.set_point(0, 2)
+    click(qtbot, widget.run_button)
+    done(widget)
+    iou = scores(np.asarray(target.layer.data[2]), truth[2]).iou
+    assert [row[0] for row in widget.table.texts()[:3]] == [f"{v:.3f}" for v in iou]  # wrong, as is said
+
+
+def test_a_section_that_is_only_begun_is_said(open_evaluate: Any, pair: Any) -> None:
+    from napari_drososeg._widgets.layers import Targets
+
+    widget = open_evaluate(truth=pair[1])
+    viewer = widget.viewer
+    image = viewer.add_image(np.zeros_like(pair[1]), name="em")
+    target = Targets(viewer).add(image, "tiny", "tiny", DROSOPHILA_CLASSES)
+    widget.labels.value, widget.truth.value = target.layer, viewer.layers["right"]
+    assert not widget.coverage.visible
+    target.write(3, (slice(0, 10), slice(0, 60)), np.ones((10, 60), np.uint8))
+    widget.update_state()
+    assert widget.coverage.value == "Section 3 is segmented in part (25 %): the rest counts as wrong."
+    for z in range(5):
+        target.write(z, (slice(0, 40), slice(0, 60)), np.ones((40, 60), np.uint8))
+    widget.update_state()
+    assert not widget.coverage.visible  # all of it is there
+    widget.labels.value, widget.truth.value = viewer.layers["right"], target.layer
+    assert not widget.coverage.visible  # they are not a result
 
 
 @pytest.mark.parametrize("kind", ["dask", "zarr", "2d", "multiscale"])

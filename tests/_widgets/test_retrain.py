@@ -472,6 +472,16 @@ def test_labels_from_elsewhere_and_own_classes(open_retrain: Any, qtbot: Any, fi
     assert "--steps 4" in text
 
 
+def test_the_default_network_is_marked_as_in_the_segment_widget(
+    open_retrain: Any, open_widget: Any, stack: np.ndarray
+) -> None:
+    widget = open_retrain(data=stack)
+    names = [widget.start.native.itemText(i) for i in range(widget.start.native.count())]
+    segment = open_widget(viewer=widget.viewer)
+    assert names[:-1] == [segment.network.native.itemText(i) for i in range(segment.network.native.count())]
+    assert "U-Net (default)" in names
+
+
 def test_choices_persist(open_retrain: Any, make_napari_viewer: Any, qtbot: Any, file: Path) -> None:
     widget = open_retrain(file)
     widget.effort.value, widget.loss.value, widget.outline.value = "thorough", "dice", False

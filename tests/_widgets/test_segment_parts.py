@@ -162,6 +162,53 @@ def test_expected_work_is_what_will_be_read(pixel_size: Any, halo: Any, rect: An
         assert wanted > job.pixels(shape)
 
 
+def test_int8_is_calibrated_once_for_the_same_pixels(
+    qtbot: Any, monkeypatch: pytest.MonkeyPatch, many_sections: Any
+) -> None:
+    from napari.components import ViewerModel
+
+    from napari_drososeg._widgets import running
+    from napari_drososeg._widgets.layers import stack_of
+    from napari_drososeg.zoo import find_card
+
+    used: list[Any] = []
+
+    def segment(_load: Any, stack: Any, *_rest: Any) -> Any:
+        used.append(stack)
+        yield from ()
+
+    monkeypatch.setattr(running, "segment", segment)
+    viewer = ViewerModel()
+    pixels = many_sections(3, 200, 100)
+    image = viewer.add_image(pixels, name="em")
+    runner = running.Runner(viewer)
+
+    def press(precision: str = "int8", layer: Any = image) -> Any:
+        job = a_job(config=PredictConfig("cpu", "auto", precision), rect=(0, 20, 0, 20), sections=(0,))
+        runner.start(job, find_card("tiny"), layer, stack_of(layer))
+        qtbot.waitUntil(lambda: not runner.busy, timeout=20_000)
+        assert not runner.message.startswith("Failed"), runner.message
+        return used[-1]
+
+    first = press()
+    assert press() is first
+    assert press("f32") is not first  # which is not calibrated
+    assert press() is first
+    pixels[:] = 255 - pixels  # in place, which napari does not say
+    inverted = press()
+    assert inverted is not first
+    assert press() is inverted
+    image.data = pixels  # the same array, said to be new
+    assert press() is not inverted
+    other = viewer.add_image(pixels.copy(), name="other")
+    third = press(layer=other)
+    assert press(layer=other) is third
+    other.scale = (1, 2, 2)
+    other.units = "nm"
+    assert press(layer=other) is not third  # another pixel size is another grid
+    runner.close()
+
+
 @pytest.mark.parametrize("rect", [None, (5, 700, 300, 401), (290, 300, 290, 300)])
 def test_expected_work_of_blended_tiles(rect: Any, global_network: Path) -> None:
     from napari_drososeg.inference import Predictor

@@ -106,6 +106,31 @@ def test_choices_that_cannot_work_are_marked(open_widget: Any, stack: np.ndarray
     assert "4 axes" in widget.problem.value
 
 
+def test_an_image_that_looks_inverted_is_said(open_widget: Any, qtbot: Any, settle: Any) -> None:
+    from napari_drososeg.samples import synthetic_stack
+
+    pixels = np.asarray(synthetic_stack()[0].data)
+    widget = open_widget(pixels)
+    settle(widget)
+    assert "Invert" not in widget.status.value
+    image = widget.viewer.layers["em"]
+    image.data = 255 - pixels
+    qtbot.waitUntil(lambda: "tick 'Invert grey values'" in widget.status.value, timeout=20_000)
+    assert widget.run_button.enabled  # it is a guess
+    widget.invert.value = True
+    assert "Invert" not in widget.status.value
+    widget.invert.value = False
+    assert "Invert" in widget.status.value
+    widget.viewer.add_image(pixels, name="other")
+    widget.image.value = widget.viewer.layers["other"]
+    settle(widget)
+    assert "Invert" not in widget.status.value
+    image.data = pixels
+    widget.image.value = image
+    settle(widget)
+    assert "Invert" not in widget.status.value
+
+
 @pytest.mark.parametrize("kind", ["empty", "damaged", "cut short"])
 def test_a_zoo_without_networks_is_said(
     kind: str,

@@ -80,8 +80,7 @@ class BatchWidget(BatchChoice):
         self.empty.visible = not self.source.value.strip()
         self.probe()
         problems = self.problems()
-        for name in self.fields:
-            self.mark(name, problems.get(name))
+        self.mark_all(problems)
         self._show_texts()
         self._show_run(problems)
 

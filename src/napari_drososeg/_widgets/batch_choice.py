@@ -169,6 +169,7 @@ class BatchChoice(BatchForm):
 
     def _show_texts(self) -> None:
         self.summary.value = self._summary()
+        self.summary.visible = bool(self.summary.value)
         self.show_card()
 
     def _summary(self) -> str:

@@ -116,7 +116,8 @@ class BatchForm(NetworkChoice):
         self.outputs = column(
             self.row("output", "Output", self.output, self.output_button),
             self.row("form", "Format", self.form),
-            self.row("areas", "Also", self.areas, self.overlays),
+            self.row("areas", "Also", self.areas),  # a line each, as each may be one that cannot work
+            self.row("overlays", "", self.overlays),
             self.row("probabilities", "", self.probabilities),
             self.row("existing", "If done", self.existing),
         )

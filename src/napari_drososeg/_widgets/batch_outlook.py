@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_drososeg._widgets.batch_job import BatchJob, in_words
+from napari_drososeg._widgets.batch_refusals import culprit, header_problems, output_problems
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference.rescaling import RESCALE_ABOVE
 
 if TYPE_CHECKING:
     from napari_drososeg.batch import Batch, Item, Job
+    from napari_drososeg.io import Stack
     from napari_drososeg.zoo import NetworkCard
 
 UNDRAWN = "overlays are left to do"
 """Note of a file whose labels are done."""
 
 SAMPLE = 12
-"""Files whose headers are read for the estimate of the time."""
+"""Files whose headers are read, for the estimate of the time and for what cannot work with any of them."""
 
 
 @dataclass
@@ -104,28 +105,18 @@ def look_at(job: BatchJob, card: NetworkCard) -> Outlook:
     try:
         plan = job.plan()
     except (DrososegError, OSError) as error:
-        return Outlook(problems={_culprit(job): in_words(str(error))})
-    try:
-        replace(job, areas=False).config().check(plan)
-    except DrososegError as error:
-        return Outlook(_rows(plan), problems={"areas": in_words(str(error))}, left_out=plan.left_out)
+        return Outlook(problems={culprit(job): in_words(str(error))})
+    replaced = [str(item.target) for item in plan.items if item.target.exists()] if job.overwrite else []
+    problems = output_problems(job, plan, [Path(path) for path in _sampled(replaced)])
+    if problems:
+        return Outlook(_rows(plan), problems=problems, left_out=plan.left_out)
     return _with_record(job, plan, card)
-
-
-def _culprit(job: BatchJob) -> str:
-    """Return the field at fault where a job cannot be planned: it is the output if another one would do."""
-    with tempfile.TemporaryDirectory(prefix="drososeg-") as elsewhere:
-        try:
-            replace(job, output=elsewhere).plan()
-        except (DrososegError, OSError):
-            return "source" if job.one_stack or job.pattern in ("", "*") else "pattern"
-    return "output"
 
 
 def _with_record(job: BatchJob, plan: Job, card: NetworkCard) -> Outlook:
     from napari_drososeg.batch import Batch
 
-    rows, problems = _rows(plan), _area_problem(job)
+    rows, problems = _rows(plan), {}
     try:
         batch = Batch(plan, card, job.config(), lambda _text: None)
         manifest = batch.manifest
@@ -140,8 +131,10 @@ def _with_record(job: BatchJob, plan: Job, card: NetworkCard) -> Outlook:
         return Outlook(_rows(plan), problems={"existing": in_words(str(error))}, left_out=plan.left_out)
     waiting = [row for row in rows if row.state != "done"]
     replaces = sum(item.written.exists() for item in plan.items) if job.overwrite else 0
-    unlabelled = [row for row in waiting if row.note != UNDRAWN]
-    pixels, unknown = _pixels(unlabelled, card, job.predict.pixel_size)
+    headers = _open([row.source for row in waiting], {})
+    unlabelled = [row.source for row in waiting if row.note != UNDRAWN]
+    pixels, unknown = _pixels(len(unlabelled), _open(unlabelled, headers).values(), card, job.predict.pixel_size)
+    problems |= header_problems(job, headers, card.spec.pixel_size if card.spec is not None else None)
     return Outlook(rows, _size(waiting), pixels, replaces, unknown, problems, plan.left_out)
 
 
@@ -210,21 +203,6 @@ def _shown(value: object) -> str:
     return "not set" if value is None else str(value)
 
 
-def _area_problem(job: BatchJob) -> dict[str, str]:
-    """Refuse to replace a table that is not ours."""
-    from napari_drososeg.batch.areas import COLUMNS
-
-    path = job.areas_path
-    if path is None or not path.exists():
-        return {}
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            ours = file.readline().strip() == ",".join(COLUMNS)
-    except OSError:
-        ours = False
-    return {} if ours else {"areas": f"'{path}' is there and is no area table of ours; move it, or untick this."}
-
-
 def findings_in(record: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the sections to look at by the name of the output, as the latest run that looked at it noted them."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -266,20 +244,35 @@ def _size(rows: Sequence[FileRow]) -> int | None:
     return sum(sizes)
 
 
-def _pixels(rows: Sequence[FileRow], card: NetworkCard, pixel_size: float | None) -> tuple[float | None, bool]:
-    """Estimate what the network will see of files from the headers of some, and whether these lack a pixel size."""
+def _sampled(paths: Sequence[str]) -> Sequence[str]:
+    return paths[:: max(1, -(-len(paths) // SAMPLE))]
+
+
+def _open(sources: Sequence[str], known: Mapping[str, Stack | str]) -> dict[str, Stack | str]:
+    """Read the headers of some files, or why they cannot be read; `known` are not read again."""
     from napari_drososeg.io import read_stack
 
+    found: dict[str, Stack | str] = {}
+    for source in _sampled(sources):
+        try:
+            found[source] = known[source] if source in known else read_stack(source)
+        except (DrososegError, OSError) as error:
+            found[source] = in_words(str(error))
+    return found
+
+
+def _pixels(
+    n: int, headers: Iterable[Stack | str], card: NetworkCard, pixel_size: float | None
+) -> tuple[float | None, bool]:
+    """Estimate what the network will see of `n` files from the headers of some, and whether these lack a pixel size."""
     known = card.spec.pixel_size if card.spec is not None else None
     seen, unknown = [], False
-    for row in rows[:: max(1, -(-len(rows) // SAMPLE))]:
-        try:
-            stack = read_stack(row.source)
-        except (DrososegError, OSError):
+    for stack in headers:
+        if isinstance(stack, str):
             continue
         z, y, x = stack.shape
         size = pixel_size or stack.pixel_size
         unknown = unknown or size is None
         ratio = size / known if size and known else 1.0
         seen.append(z * y * x * (ratio**2 if max(ratio, 1 / ratio) > RESCALE_ABOVE else 1.0))
-    return len(rows) * sum(seen) / len(seen) if seen else None, unknown
+    return n * sum(seen) / len(seen) if seen else None, unknown

@@ -33,6 +33,8 @@ def in_line(entry: dict[str, Any]) -> str | None:
         return f"{time}  fault, {where}: {printable(str(entry.get('error')))}"
     if what == "item" and state == "done":
         return f"{time}  {where}: done in {entry.get('seconds', 0)} s, from {printable(str(entry.get('input')))}"
+    if what == "overlays" and entry.get("overlays_fingerprint"):  # else it says that those there may be replaced
+        return f"{time}  {where}: overlays drawn, {printable(str(entry.get('path')))}"
     if what == "item" and state == "failed":
         return f"{time}  {where}: FAILED: {printable(str(entry.get('error')))}"
     return None

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from magicgui.widgets import FloatSpinBox
 from napari.layers import Image
+from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
 from napari_drososeg._widgets import checks
+from napari_drososeg._widgets.fields import MARK
 from napari_drososeg._widgets.form import Form
 from napari_drososeg._widgets.job import Job, Scope, halo_of, read_pixels
-from napari_drososeg._widgets.layers import image_problem, shape_of, view_of, voxel_size_of
+from napari_drososeg._widgets.layers import image_problem, shape_of, stack_of, view_of, voxel_size_of
+from napari_drososeg.data.contrast import looks_inverted
 from napari_drososeg.inference import PredictConfig
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ class Choice(Form):
         super().__init__(parent)
         self.viewer = viewer
         self._image: Image | None = None
+        self._inverted = False  # what is known of it
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(150)
@@ -79,7 +83,36 @@ class Choice(Form):
                 getattr(image.events, name).connect(self._image_altered)
             self._fill_range()
         self._fill_pixel_size()
+        self._judge_contrast()
         self.altered.emit()
+
+    def _judge_contrast(self) -> None:
+        """Find out in a thread whether the image looks inverted: it may have to be read from far away."""
+        image, self._inverted = self._image, False
+        if image is None or image_problem(image):
+            return
+
+        def judge() -> bool:
+            with contextlib.suppress(Exception):  # an image that cannot be read: Segment says so
+                return looks_inverted(stack_of(image))
+            return False
+
+        def judged(inverted: bool) -> None:
+            if not self._closed and self._image is image and image.data is data:
+                self._inverted = inverted
+                self.altered.emit()
+
+        data = image.data
+        worker = create_worker(judge, _start_thread=False)
+        worker.returned.connect(judged)
+        worker.start()
+
+    @property
+    def contrast_hint(self) -> str:
+        """One line where the image looks inverted and is taken as it is."""
+        if not self._inverted or self.invert.value:
+            return ""
+        return f"{MARK}The membranes look bright, not dark: if they are, tick 'Invert grey values' under Advanced."
 
     def _image_altered(self, event: Any) -> None:
         """Read again what the form took from the layer: it has another scale, unit, answered pixel size or data."""
@@ -87,6 +120,7 @@ class Choice(Form):
             return
         if event.type == "data":
             self._fill_range()
+            self._judge_contrast()
         else:
             self._fill_pixel_size()
         self._look_later()

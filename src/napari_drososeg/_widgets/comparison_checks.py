@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels, Layer
@@ -11,6 +11,9 @@ from napari.layers import Labels, Layer
 from napari_drososeg._widgets.layers import shape_of
 from napari_drososeg._widgets.writer import classes_of
 from napari_drososeg.classes import ClassTable
+
+if TYPE_CHECKING:
+    from napari_drososeg._widgets.layers import Target
 
 MAX_CHECKED = 64_000_000
 """Pixels in memory up to which all sections are looked at before the click; beyond, and on disk, when they are read."""
@@ -85,6 +88,43 @@ class KnownValues:
         return self._kept[key]
 
 
+def sections_of(target: Target | None, n_sections: int, in_view: int | None) -> tuple[tuple[int, ...], str]:
+    """Decide which sections are compared, and say what is to be known of it.
+
+    Parameters
+    ----------
+    target : Target or None
+        The labels, if they are a result of ours.
+    n_sections : int
+        Of the labels.
+    in_view : int or None
+        The section that alone is to be compared, None for all.
+
+    Returns
+    -------
+    sections : tuple of int
+        Of a result those that are segmented whole, if there are any, else those that are begun.
+    notice : str
+        What is left out, or counts as wrong though nothing was predicted there; empty where neither is so.
+    """
+    chosen = tuple(range(n_sections)) if in_view is None else (in_view,)
+    if target is None or not target.store.sections:  # labels by hand, or a result that has not begun
+        return chosen, ""
+    left, size = target.store.left, target.store.shape[-2] * target.store.shape[-1]
+    if in_view is None:
+        begun = sorted(target.store.sections)
+        chosen = tuple(z for z in begun if not left[z]) or tuple(begun)
+    share = 1 - sum(left.get(z, size) for z in chosen) / (size * len(chosen))
+    if share == 1:
+        some = in_view is None and len(chosen) < n_sections
+        return chosen, f"Only sections segmented whole are judged: {len(chosen)} of {n_sections}." if some else ""
+    what = f"Section {chosen[0]} is" if len(chosen) == 1 else f"{len(chosen)} sections are"
+    if share == 0:
+        return chosen, f"{what} not segmented yet: all of it counts as wrong."
+    percent = min(99, max(1, round(100 * share)))  # neither nothing nor all of it
+    return chosen, f"{what} segmented in part ({percent} %): the rest counts as wrong."
+
+
 def problems(
     labels: Layer | None, truth: Layer | None, sections: tuple[int, ...], values: KnownValues
 ) -> dict[str, str]:
@@ -119,7 +159,7 @@ def problems(
 def pair_problem(labels: Labels, truth: Labels) -> str | None:
     """Why two layers cannot be compared with each other, or None."""
     if truth is labels:
-        return "Labels and truth are the same layer; choose the one that is right as the truth."
+        return "Labels and truth are the same layer; choose, or open, the one that is right as the truth."
     ours, theirs = shape_of(labels), shape_of(truth)
     if ours != theirs:
         return f"'{truth.name}' is {_size(theirs)} and '{labels.name}' {_size(ours)}; choose layers of the same size."

@@ -120,16 +120,14 @@ class EvaluateWidget(EvaluateForm):
         if labels is None or truth is None or comparison_checks.layer_problem(labels):
             return None
         classes = comparison_checks.classes_for(labels, truth)
-        return Comparison(labels, truth, classes, self._sections(labels), bool(self.error_map.value))
+        sections, _ = self._sections(labels)
+        return Comparison(labels, truth, classes, sections, bool(self.error_map.value))
 
-    def _sections(self, labels: Any) -> tuple[int, ...]:
-        """Sections to compare: of a result, those segmented whole if there are any; what is not counts as wrong."""
-        if self.in_view.value:
-            return (view_of(self.viewer, labels).section,)
+    def _sections(self, labels: Labels) -> tuple[tuple[int, ...], str]:
+        """Sections to compare, and what is to be known of that."""
+        in_view = view_of(self.viewer, labels).section if self.in_view.value else None
         target = Targets(self.viewer).of_layer(labels)
-        begun = target.store.sections if target is not None else set()
-        whole = [z for z in begun if target is not None and not target.store.left[z]]
-        return tuple(sorted(whole or begun) or range(shape_of(labels)[0]))
+        return comparison_checks.sections_of(target, shape_of(labels)[0], in_view)
 
     def problems(self) -> dict[str, str]:
         """Fields that cannot work, with the reason."""
@@ -144,9 +142,14 @@ class EvaluateWidget(EvaluateForm):
         if self._closed:
             return
         problems = self.problems()
-        for name in self.fields:
-            self.mark(name, problems.get(name))
+        self.mark_all(problems)
+        self._show_coverage(bool(problems))
         self._show_run(problems)
+
+    def _show_coverage(self, cannot: bool) -> None:
+        labels = self.labels.value
+        self.coverage.value = "" if cannot else self._sections(labels)[1]
+        self.coverage.visible = bool(self.coverage.value)
 
     def _show_run(self, problems: dict[str, str] | None = None) -> None:
         state, comparer = self.comparer.state, self.comparer
@@ -168,7 +171,10 @@ class EvaluateWidget(EvaluateForm):
         left = comparer.seconds_left if comparer.busy else None
         percent = f"{self.progress.value} %, {duration(left)} left · " if left is not None else ""
         notices = comparer.result.notices if comparer.result is not None and not comparer.busy else ()
-        self.status.value = "\n".join(line for line in (f"{percent}{comparer.message}", *notices) if line)
+        # where what is chosen now cannot be judged, the heading of the tables says what was
+        message = "" if reason and comparer.result is not None else comparer.message
+        self.status.value = "\n".join(line for line in (f"{percent}{message}", *notices) if line)
+        self.status.visible = bool(self.status.value)
         if not comparer.busy:
             self._show_result()
 
@@ -233,7 +239,7 @@ class EvaluateWidget(EvaluateForm):
 
     def _copy(self) -> None:
         QApplication.clipboard().setText(self.table_text())
-        self.status.value = "The tables are on the clipboard."
+        self._say("The tables are on the clipboard.")
 
     def _save(self) -> None:
         name = f"{self.labels.current_choice or 'labels'} scores.csv"
@@ -253,7 +259,10 @@ class EvaluateWidget(EvaluateForm):
         except DrososegError as error:
             files.say_failure(error)
             return
-        self.status.value = f"Saved {path.name}"
+        self._say(f"Saved {path.name}")
+
+    def _say(self, text: str) -> None:
+        self.status.value, self.status.visible = text, True
 
     # ---------------------------------------------------------------- the end
 

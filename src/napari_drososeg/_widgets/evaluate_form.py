@@ -46,6 +46,9 @@ class EvaluateForm(FieldForm):
             value=True,
             tooltip="Adds a labels layer in which wrong pixels are yellow. Pressing Evaluate again draws it anew.",
         )
+        self.coverage = note(
+            visible=False, tooltip="The labels are a result that is not complete; the scores are of what is said here."
+        )
         self.empty = column(self.empty_text, self.sample_button)
         self.choice = column(
             self.empty,
@@ -53,6 +56,7 @@ class EvaluateForm(FieldForm):
             self.row("truth", "Truth", self.truth),
             self.in_view,
             self.error_map,
+            self.coverage,
         )
         self._layout.addWidget(self.choice.native)
 

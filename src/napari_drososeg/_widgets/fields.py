@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from magicgui.widgets import ComboBox, Container, Label, ProgressBar, PushButton
+from magicgui.widgets import ComboBox, Container, Label, LineEdit, ProgressBar, PushButton
 from magicgui.widgets.bases import Widget
 from qtpy.QtCore import QEvent, QObject, Qt, Signal
 from qtpy.QtGui import QCloseEvent, QIcon
-from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QLabel,
+    QScrollArea,
+    QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 MARK = "⚠ "
@@ -105,9 +116,23 @@ class FieldForm(QScrollArea):
         """
         title, label, field, tip = self._fields[name]
         label.value = f"{MARK}{title}" if reason else title
-        chosen = field.current_choice if isinstance(field, ComboBox) else ""  # which may be longer than its field
+        chosen = ""  # which may be longer than its field
+        if isinstance(field, ComboBox):
+            chosen = field.current_choice
+        elif isinstance(field, LineEdit):
+            chosen = field.value
         lines = [reason, chosen, tip]
         field.tooltip = label.tooltip = "\n\n".join(line for line in lines if line)
+
+    def mark_all(self, problems: dict[str, str]) -> None:
+        """Mark the fields that cannot work, and take the marks of others away.
+
+        The header of the advanced part carries the mark as well where one of its fields does, as it may be closed.
+        """
+        for name in self.fields:
+            self.mark(name, problems.get(name))
+        for fold in self.findChildren(QCollapsible):
+            mark_fold(fold, any(fold.isAncestorOf(self._fields[name][2].native) for name in problems))
 
     def marked(self, name: str) -> bool:
         """Whether a field is marked."""
@@ -134,11 +159,16 @@ def line(*widgets: Widget, name: str = "") -> Container:
 
 
 def button_line(*buttons: PushButton, main: PushButton | None = None) -> Container:
-    """Put buttons side by side, as wide as their texts; `main` comes first and takes the rest of the width."""
+    """Put buttons side by side, as wide as their texts; `main` comes first and takes the rest of the width.
+
+    Without `main` they stand at the left.
+    """
     for button in buttons:
         small(button)
     made = line(*buttons) if main is None else line(main, *buttons)
     made.margins = (0, 2, 0, 2)
+    if main is None:
+        made.native.layout().addStretch(1)
     return made
 
 
@@ -176,8 +206,13 @@ def foldaway(content: Container, tooltip: str) -> QCollapsible:
     made.layout().setSpacing(0)
     made.toggleButton().setToolTip(tooltip)
     made.addWidget(content.native)
-    made.toggled.connect(lambda shown: made.setText("▾ Advanced" if shown else "▸ Advanced"))
+    made.toggled.connect(lambda: mark_fold(made, MARK in made.text()))
     return made
+
+
+def mark_fold(fold: QCollapsible, marked: bool) -> None:
+    """Mark the header of an advanced part, or take its mark away."""
+    fold.setText(f"{'▾' if fold.isExpanded() else '▸'} {MARK if marked else ''}Advanced")
 
 
 def narrow(combo: Widget) -> None:
@@ -187,6 +222,32 @@ def narrow(combo: Widget) -> None:
         native.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         native.setMinimumContentsLength(6)
         native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        native.installEventFilter(MiddleCut(native))
+        native.view().setTextElideMode(Qt.TextElideMode.ElideMiddle)
+
+
+class MiddleCut(QObject):
+    """Draws a combo with its choice cut in the middle where it is too long.
+
+    Qt cuts off the end without a sign, and there ``image [network]`` says what tells one labels layer from another.
+    """
+
+    def eventFilter(self, combo: QObject | None, event: QEvent | None) -> bool:
+        """See Qt."""
+        if event is None or event.type() != QEvent.Type.Paint or not isinstance(combo, QComboBox):
+            return False
+        option = QStyleOptionComboBox()
+        combo.initStyleOption(option)
+        field = QStyle.SubControl.SC_ComboBoxEditField
+        style = combo.style()
+        room = style.subControlRect(QStyle.ComplexControl.CC_ComboBox, option, field, combo).width() - 2
+        cut = combo.fontMetrics().elidedText(option.currentText, Qt.TextElideMode.ElideMiddle, room)
+        option.currentText = cut
+        painter = QStylePainter(combo)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+        painter.end()
+        return True
 
 
 def small(button: Widget) -> None:
@@ -202,4 +263,7 @@ def wrap(label: Widget) -> None:
     if isinstance(native, QLabel):
         native.setWordWrap(True)
         native.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        # not Minimum: its least height would be that of a narrow column, and the form would scroll through empty space
+        policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        policy.setHeightForWidth(True)
+        native.setSizePolicy(policy)

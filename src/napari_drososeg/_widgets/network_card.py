@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from napari_drososeg.zoo import DEFAULT_NETWORK
+
 if TYPE_CHECKING:
     from napari_drososeg.zoo import NetworkCard
+
+
+def choice_title(card: NetworkCard) -> str:
+    """Title of a network in a combo, the default one marked."""
+    return f"{card.title} (default)" if card.name == DEFAULT_NETWORK else card.title
 
 
 def _number(table: Mapping[str, Any], *names: str) -> float | None:

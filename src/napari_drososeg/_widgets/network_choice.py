@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_drososeg._widgets import preferences
 from napari_drososeg._widgets.fields import FieldForm, line, note, small
-from napari_drososeg._widgets.network_card import details, summary
+from napari_drososeg._widgets.network_card import choice_title, details, summary
 from napari_drososeg._widgets.probing import Probe, Prober
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import PredictConfig
@@ -191,8 +191,7 @@ class NetworkChoice(FieldForm):
         except (OSError, ValueError, KeyError, TypeError) as error:  # a registry cut short, a folder without rights
             self.cards, self._zoo_problem = [], f"The list of networks cannot be read ({error}). {NO_NETWORK}"
         chosen = self.network.value
-        default = {DEFAULT_NETWORK: " (default)"}
-        self.network.choices = [(card.title + default.get(card.name, ""), card.name) for card in self.cards]
+        self.network.choices = [(choice_title(card), card.name) for card in self.cards]
         names = [card.name for card in self.cards]
         for name in (chosen, preferences.load(self.section).get("network"), DEFAULT_NETWORK):
             if name in names:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Labels
@@ -77,6 +77,16 @@ class Overview:
         self._marked: dict[int, list[tuple[slice, slice]]] = {}
         self._wanted = self._drawn = False
         self.layer: Labels | None = None
+        self._named = ""
+        image.events.name.connect(self._follow_name)
+
+    def _follow_name(self, _event: Any = None) -> None:
+        """Call the outline after the image again, unless the user has called it something else."""
+        layer = self.layer
+        if layer is not None and layer.name == self._named:
+            layer.name = f"{self._image.name} what trains"
+            self._named = layer.name  # napari may have added a number
+            layer.metadata[MARK] = {"labels": self._image.name}
 
     @property
     def trains(self) -> NDArray[np.int64]:
@@ -173,4 +183,5 @@ class Overview:
         if folder is not None:
             weakref.finalize(layer, shutil.rmtree, folder, ignore_errors=True)
         add_above(self._viewer, layer)
+        self._named = layer.name
         return layer

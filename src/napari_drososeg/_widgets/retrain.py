@@ -147,8 +147,7 @@ class RetrainWidget(RoundActions):
             self.folder_text.value = f"Kept in {kept.parent.name}/{kept.name}"
             self.folder_text.tooltip = str(kept)
         problems = self.problems()
-        for name in self.fields:
-            self.mark(name, problems.get(name))
+        self.mark_all(problems)
         self.show_run(problems)
 
     def show_run(self, problems: dict[str, str] | None = None) -> None:
@@ -208,6 +207,7 @@ class RetrainWidget(RoundActions):
         else:
             failed = runner.message if runner.message.startswith("Failed") else ""
             self.status.value = "\n".join(line for line in (self.outcome, failed) if line)
+        self.status.visible = bool(self.status.value)
 
     # ---------------------------------------------------------------- what the buttons do
 

@@ -17,6 +17,7 @@ from napari_drososeg._widgets.choice import PIXEL_SIZE_KEY, put_size
 from napari_drososeg._widgets.error_maps import is_error_map
 from napari_drososeg._widgets.job import duration
 from napari_drososeg._widgets.layers import Target, Targets, file_of, image_problem, shape_of, stack_of, voxel_size_of
+from napari_drososeg._widgets.network_card import choice_title
 from napari_drososeg._widgets.retrain_form import RetrainForm
 from napari_drososeg._widgets.training_state import SECTION, expected_seconds
 from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
@@ -178,7 +179,7 @@ class RetrainChoice(RetrainForm):
             self.cards = []
         number = self.in_use
         choices = [(f"round {number}, in use", IN_USE)] if number != START else []
-        choices += [(card.title, card.name) for card in self.cards] + [("from scratch", SCRATCH)]
+        choices += [(choice_title(card), card.name) for card in self.cards] + [("from scratch", SCRATCH)]
         chosen, names = self.start.value, [name for _, name in choices]
         target = self.target
         wanted = [chosen] if self._start_chosen else []
@@ -244,7 +245,7 @@ class RetrainChoice(RetrainForm):
         return RetrainSettings(
             start=self.start.value if self.start.value != IN_USE else None,
             effort=self.effort.value,
-            steps=self.steps.value or None,
+            steps=int(self.steps.value) or None,
             learning_rate=self.rate.value or None,
             loss=self.loss.value,
             augmentation=self.augmentation.value,
@@ -264,7 +265,7 @@ class RetrainChoice(RetrainForm):
         """Say behind each effort how long it takes on this machine, where that is known."""
         names = {}
         for effort in EFFORTS:
-            seconds = expected_seconds(self.kind, effort, self.steps.value or None)
+            seconds = expected_seconds(self.kind, effort, int(self.steps.value) or None)
             names[effort] = f"{effort}, about {duration(seconds)}" if seconds is not None else effort
         if list(names.values()) != [self.effort.native.itemText(i) for i in range(len(names))]:
             for i, text in enumerate(names.values()):

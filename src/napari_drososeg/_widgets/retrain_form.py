@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, PushButton, SpinBox, create_widget
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, PushButton, create_widget
 from napari.layers import Image
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
@@ -188,13 +188,15 @@ class RetrainForm(FieldForm):
             tooltip="How much each patch is turned, stretched and changed in grey value: more helps on varied images "
             "and needs more steps.",
         )
-        self.steps = SpinBox(
+        self.steps = FloatSpinBox(  # that of whole numbers cannot show a word for 0
             name="steps",
             value=0,
             min=0,
             max=100_000,
+            step=10,
             tooltip="Number of updates of the network; 0 takes the number of the effort.",
         )
+        self.steps.native.setDecimals(0)
         self.steps.native.setSpecialValueText("of the effort")
         self.afterwards = ComboBox(
             name="afterwards",

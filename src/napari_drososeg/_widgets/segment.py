@@ -118,8 +118,7 @@ class SegmentWidget(Choice):
         self.range_row.visible = self.scope.value is Scope.RANGE
         self.probe()
         problems = self.problems()
-        for name in self.fields:
-            self.mark(name, problems.get(name))
+        self.mark_all(problems)
         if "pixel_size" not in problems and not self.runner.busy:
             self.mark("pixel_size", self._pixel_question())
         self._show_texts()
@@ -182,7 +181,8 @@ class SegmentWidget(Choice):
         text = runner.message
         if runner.state is State.RUNNING and fraction is not None and left is not None:
             text = f"{100 * fraction:.0f} %, {duration(left)} left · {runner.message}"
-        lines = (text, *notices_of(self._image), *runner.notices, *runner.hints, self._foreign)
+        notices = (*notices_of(self._image), *runner.notices, self.contrast_hint)
+        lines = (text, *notices, *runner.hints, self._foreign)
         self.status.value = "\n".join(dict.fromkeys(line for line in lines if line))
         target = runner.target if runner.busy else self.target
         self.legend.set_counts(None if target is None else target.store.total_counts())
