@@ -172,6 +172,13 @@ def test_outputs_that_cannot_be_written_are_marked_each_at_its_field(
     wrong("output", "notes.txt' is a file, and so no folder can be in it")
 
 
+def test_what_is_left_of_a_run_is_not_taken_for_all_of_it(widget: Any, qtbot: Any, done: BatchJob) -> None:
+    (Path(done.source) / "cut.tif").write_bytes((Path(done.source) / "0.tif").read_bytes()[:900])
+    choose(qtbot, widget, source=done.source)
+    assert "4 files, 3 done" in widget.summary.value
+    assert widget.run_button.enabled, widget.problems()  # it may be mended meanwhile
+
+
 def test_a_single_file_that_cannot_be_done_is_marked(widget: Any, qtbot: Any, folder: Path) -> None:
     (folder / "cut.tif").write_bytes((folder / "0.tif").read_bytes()[:900])
     choose(qtbot, widget, source=str(folder / "cut.tif"))

@@ -134,7 +134,8 @@ def _with_record(job: BatchJob, plan: Job, card: NetworkCard) -> Outlook:
     headers = _open([row.source for row in waiting], {})
     unlabelled = [row.source for row in waiting if row.note != UNDRAWN]
     pixels, unknown = _pixels(len(unlabelled), _open(unlabelled, headers).values(), card, job.predict.pixel_size)
-    problems |= header_problems(job, headers, card.spec.pixel_size if card.spec is not None else None)
+    if len(waiting) == len(rows):  # else it can work, and has; the table says what is wrong with the rest
+        problems |= header_problems(job, headers, card.spec.pixel_size if card.spec is not None else None)
     return Outlook(rows, _size(waiting), pixels, replaces, unknown, problems, plan.left_out)
 
 
