@@ -191,7 +191,7 @@ def batch_picture(path: Path, network: str | None, theme: str) -> None:
     window = viewer.window._qt_window
     viewer.show()
     wait(0.5)
-    window.resize(1200, 860)
+    window.resize(1200, 990)
     window.resizeDocks([dock], [360], Qt.Orientation.Horizontal)
     if network:
         widget.network.value = network
