@@ -176,13 +176,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         new = {name: row | {"measured": stamp} for name, row in part["rows"].items()}
         known = before.get("rows", {}) | new
         part["rows"] = {name: known[name] for name in NETWORKS if name in known}
-        part["figure"] = before.get("figure", [])
+        part |= {"figure": before.get("figure", []), "drawn": before.get("drawn")}
         if predictions and predictions.keys() == part["rows"].keys():
             images, truth = load(options.data, SECTIONS)
             write_figure(
                 options.out.with_suffix(".png"), images[0], truth[0], {n: p[0] for n, p in predictions.items()}
             )
-            part["figure"] = list(predictions)
+            part |= {"figure": list(predictions), "drawn": stamp["date"]}
         result["leak-free"] = part
     if "orientations" in options.parts:
         part, _ = leak_free(checkpoints, options.data, ORIENTATIONS)

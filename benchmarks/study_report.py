@@ -176,11 +176,10 @@ def report(result: dict[str, Any]) -> str:
             "\n".join(training_table(part["rows"])),
         ]
         if part["figure"]:
-            missing = [TITLES[name] for name in part["rows"] if name not in part["figure"]]
             blocks += [
                 "![Errors of each network](benchmark.png)",
-                "Section 13, a quarter of it: image, truth, and in yellow what each network got wrong"
-                f"{' (drawn before there were ' + ' and '.join(missing) + ')' if missing else ''}. {CREDIT}",
+                "Section 13, a quarter of it: image, truth, and in yellow what each network got wrong, with the weights "
+                f"of {part['drawn']}. {CREDIT}",
             ]
     if part := result.get("orientations"):
         blocks += [
