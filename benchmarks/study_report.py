@@ -178,8 +178,8 @@ def report(result: dict[str, Any]) -> str:
         if part["figure"]:
             blocks += [
                 "![Errors of each network](benchmark.png)",
-                "Section 13, a quarter of it: image, truth, and in yellow what each network got wrong, with the weights "
-                f"of {part['drawn']}. {CREDIT}",
+                "Section 13, a quarter of it: image, truth, and in yellow what each network got wrong, with the "
+                f"weights of {part['drawn']}. {CREDIT}",
             ]
     if part := result.get("orientations"):
         blocks += [
