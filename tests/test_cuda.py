@@ -18,6 +18,8 @@ from napari_drososeg.training import TrainConfig, Training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 
+CONFIG = TrainConfig(arguments={"width": 0.0625}, steps=60, batch=4, patch=64, learning_rate=5e-3, accelerator="cuda")
+
 
 @pytest.fixture(scope="module")
 def sample() -> tuple[Stack, AnnotatedSection]:
@@ -64,16 +66,7 @@ def test_a_full_card_makes_tiles_smaller_and_changes_no_label(
 
 
 def test_it_trains_and_goes_on_where_it_was(sample: tuple[Stack, AnnotatedSection], tmp_path: Path) -> None:
-    config = TrainConfig(
-        arguments={"width": 0.0625},
-        steps=60,
-        batch=4,
-        patch=64,
-        learning_rate=5e-3,
-        accelerator="cuda",
-        precision="32-true",
-        augmentation=replace(PRESETS["strong"], resampled=0.5),
-    )
+    config = replace(CONFIG, precision="32-true", augmentation=replace(PRESETS["strong"], resampled=0.5))
     sections = [sample[1]]
     whole = list(Training(sections, config, validation=sections).run(event_every=20, validate_every=20))
     assert whole[-1].loss < 0.8 * whole[0].loss
@@ -88,15 +81,6 @@ def test_it_trains_and_goes_on_where_it_was(sample: tuple[Stack, AnnotatedSectio
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_half_precision_learns(precision: str, sample: tuple[Stack, AnnotatedSection]) -> None:
-    config = TrainConfig(
-        arguments={"width": 0.0625},
-        steps=60,
-        batch=4,
-        patch=64,
-        learning_rate=5e-3,
-        accelerator="cuda",
-        precision=precision,
-    )
-    found = list(Training([sample[1]], config).run(event_every=20))
+    found = list(Training([sample[1]], replace(CONFIG, precision=precision)).run(event_every=20))
     assert np.isfinite([e.loss for e in found]).all()
     assert found[-1].loss < 0.8 * found[0].loss
