@@ -8,7 +8,7 @@ Each network is trained twice, from random weights. The *development* run sees s
 which is what its card says (section 12 adjoins 13 and is left out). The *final* run is what ships: a shorter cycle on
 all of 00-15 from the development weights or, for the U-Net, its whole schedule anew; no score chooses anything in it.
 On a graphics card it takes minutes, and several networks can be trained at the same time; on two cores hours each, and
-with ``--short``, a quarter of the steps with half the patches, less than one.
+with ``--short``, a quarter of the steps with half the patches, less than one: to try something out, or for a final run.
 
 Interrupted, the same command goes on from the last validation. What is done is not done again.
 """
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where states, logs and checkpoints go")
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"all unless named: {', '.join(RECIPES)}")
-    parser.add_argument("--short", action="store_true", help="an eighth of the work, for processors")
+    parser.add_argument("--short", action="store_true", help="an eighth of the work, to try something out")
     parser.add_argument("--ship", action="store_true", help="put the final checkpoints into the package's zoo")
     options = parser.parse_args(arguments)
     if unknown := set(options.networks) - set(RECIPES):
