@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.xdist_group("viewer" if viewer else item.path.name))
 
 
+FOLDERS = ("HOME", "CACHE", "CONFIG")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_folders_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Also between tests: a form that Qt closes after its test still writes down what was chosen."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in FOLDERS:
+            patch.setenv(f"DROSOSEG_{name}", str(tmp_path_factory.mktemp(f"drososeg-{name.lower()}")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what the program remembers between runs out of the user's own folders."""
-    for name in ("HOME", "CACHE", "CONFIG"):
+    for name in FOLDERS:
         monkeypatch.setenv(f"DROSOSEG_{name}", str(tmp_path / f"drososeg-{name.lower()}"))
     monkeypatch.delenv("DROSOSEG_DATA", raising=False)
 
