@@ -69,6 +69,7 @@ def how(training: dict[str, Any]) -> dict[str, Any]:
     weights = ":" + ",".join(f"{w:g}" for w in loss["class_weights"]) if loss.get("class_weights") else ""
     return {
         "batch": recipe.get("batch"),
+        "patch": recipe.get("patch"),
         "loss": "+".join(name for name, _ in loss.get("terms", [])) + weights,
         "trained_with": training.get("machine"),
     }

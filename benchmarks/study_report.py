@@ -84,18 +84,18 @@ def orientations_table(rows: dict[str, Any], plain: dict[str, Any]) -> list[str]
 def training_table(rows: dict[str, Any]) -> list[str]:
     """Return how the scored networks were made."""
     lines = [
-        "| network | arguments | start | loss | steps | batch | minutes | on | MB |",
-        "| --- | --- | --- | --- | ---: | ---: | ---: | --- | ---: |",
+        "| network | arguments | start | loss | steps | batch | patch, px | minutes | on | MB |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | --- | ---: |",
     ]
     for name, row in rows.items():
         arguments = ", ".join(f"{k} {v}" for k, v in row["arguments"].items())
         start = str(row["start"] or "random").split(",")[0]
         # rows of before 2026-11-26 do not say these
-        loss, batch = row.get("loss") or "cross-entropy", row.get("batch") or 8
+        loss, batch, patch = row.get("loss") or "cross-entropy", row.get("batch") or 8, row.get("patch") or 256
         device = "CUDA" if "cuda" in str(row.get("trained_with")) else "CPU"
         lines.append(
-            f"| {TITLES[name]} | {arguments} | {start} | {loss} | {row['steps']} | {batch} | {row['minutes']} | "
-            f"{device} | {row['bytes'] / 1e6:.2f} |"
+            f"| {TITLES[name]} | {arguments} | {start} | {loss} | {row['steps']} | {batch} | {patch} | "
+            f"{row['minutes']} | {device} | {row['bytes'] / 1e6:.2f} |"
         )
     return lines
 
@@ -166,9 +166,10 @@ def report(result: dict[str, Any]) -> str:
             f"`drososeg predict` gives them. Data SHA-256 {part['data_sha256'][:16]}.",
             "\n".join(accuracy_table(part["rows"])),
             "\n".join(goals(part["rows"])),
-            "How these were made. Training is by AdamW and a one-cycle schedule on patches of 256 px "
-            "(`scripts/train_zoo.py`), at reduced width. *encoder of unet* means that the VGG16 encoder came from the "
-            "U-Net of this table, where others start from ImageNet's. The weights of a weighted cross entropy are for "
+            "How these were made. Training is by AdamW and a one-cycle schedule "
+            "(`scripts/train_zoo.py`), at reduced width. *encoder of unet* means that the VGG16 encoder came from a "
+            "U-Net that saw the same sections, *tensors of fpn* the same of the FPN of this table, where others start "
+            "from ImageNet's. The weights of a weighted cross entropy are for "
             "cytoplasm, cell membrane and mitochondria. They follow from the rule that the script gives, but a U-Net's "
             "scores on 13-15 had been seen to gain from such odds before. That FPN, PSPNet and DeepLabv3+ see blended "
             "tiles of 256 px with a halo of 64 px was decided after looking at section 14, one of the scored ones, "

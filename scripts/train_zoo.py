@@ -7,8 +7,11 @@
 Each network is trained twice, from random weights. The *development* run sees sections 00-11 and is scored on 13-15,
 which is what its card says (section 12 adjoins 13 and is left out). The *final* run is what ships: a shorter cycle on
 all of 00-15 from the development weights or, for the U-Net, its whole schedule anew; no score chooses anything in it.
-On a graphics card it takes minutes, and several networks can be trained at the same time; on two cores hours each, and
-with ``--short``, a quarter of the steps with half the patches, less than one: to try something out, or for a final run.
+On a graphics card it takes minutes, and several networks can be trained at the same time. On two cores hours each;
+there smaller patches and the encoder of another network, trained before on the same sections, are most of the way in
+less than one:
+
+    python scripts/train_zoo.py runs unet --from runs/fpn-00-11/fpn.safetensors --patch 128 --steps 900
 
 Interrupted, the same command goes on from the last validation. What is done is not done again.
 """
@@ -62,12 +65,18 @@ class Recipe:
     final_steps : int
         Updates of the final run, which goes on from the development weights with a quarter of the learning rate;
         0 to train anew instead, as the development run.
+    patch : int
+        Edge of a patch in px.
+    source : Path, optional
+        Checkpoint from which the development run takes the weights that fit.
     """
 
     arguments: dict[str, Any]
     steps: int
     learning_rate: float
     final_steps: int
+    patch: int = 256
+    source: Path | None = None
 
 
 RECIPES = {
@@ -100,31 +109,49 @@ def load(numbers: Sequence[int]) -> list[AnnotatedSection]:
     return [annotated_section(stack.read(z), truth.read(z), f"section {z:02d}") for z in numbers]
 
 
-def train(folder: Path, name: str, start: Path | None, *, final: bool, short: bool = False) -> Path:
-    """Make one of the two runs of a network, or go on with it; return its checkpoint."""
+def described(start: Path, tensors: int) -> str:
+    """Return what a run started from, for the card."""
+    spec = load_spec(start)
+    return f"{tensors} tensors of {spec.name}, trained on {spec.data['sections']}, {sha256(start)}"
+
+
+def train(folder: Path, name: str, recipe: Recipe, start: Path | None, *, final: bool) -> Path:
+    """Make one of the two runs of a network, or go on with it; return its checkpoint.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the folders of the runs are.
+    name : str
+        The network.
+    recipe : Recipe
+        How it is made.
+    start : Path, optional
+        Checkpoint of which the weights that fit are taken; for a final run those of the development run.
+    final : bool
+        Whether it is the run that ships.
+    """
     path = folder / f"{name}-{'00-15' if final else '00-11'}" / f"{name}.safetensors"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    recipe = RECIPES[name]
     config = TrainConfig(
         architecture=name,
         arguments=recipe.arguments,
         steps=recipe.steps,
+        patch=recipe.patch,
         learning_rate=recipe.learning_rate,
         average=0.995,
         loss=LOSS,
     )
-    if start is not None:
+    if final and recipe.final_steps:
         config = replace(config, steps=recipe.final_steps, learning_rate=recipe.learning_rate / 4, seed=1)
-    if short:
-        config = replace(config, steps=config.steps // 4, batch=config.batch // 2)
     training = Training(
         load(ALL if final else TRAIN),
         config,
         validation=[] if final else load(VALIDATE),
         folder=path.parent,
-        start=None if start is None else load_model(start)[1].state_dict(),
+        transfer=None if start is None else load_model(start)[1].state_dict(),
     )
     for event in training.run(event_every=20, validate_every=max(1, config.steps // 8)):
         scores = f"{event.scores.mean_iou:.4f}" if event.scores else ""
@@ -135,7 +162,7 @@ def train(folder: Path, name: str, start: Path | None, *, final: bool, short: bo
         "sections": f"{sections[0].name[-2:]}-{sections[-1].name[-2:]}",
         "citation": CITATION,
         "licence": "CC BY-NC-SA 3.0",
-        "start": "random" if start is None else f"{start.stem} of sections 00-11, {sha256(start)}",
+        "start": "random" if start is None else described(start, training.transferred),
     }
     return finish(
         path,
@@ -189,15 +216,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where states, logs and checkpoints go")
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"all unless named: {', '.join(RECIPES)}")
-    parser.add_argument("--short", action="store_true", help="an eighth of the work, to try something out")
+    own = parser.add_argument_group("for the networks named, instead of what their recipes say")
+    own.add_argument("--steps", type=int, metavar="N", help="updates of the development run")
+    own.add_argument("--final-steps", type=int, metavar="N", help="updates of the final run")
+    own.add_argument("--patch", type=int, metavar="PX", help="edge of a patch")
+    own.add_argument("--learning-rate", type=float, metavar="RATE", help="its peak")
+    own.add_argument(
+        "--from", type=Path, metavar="CHECKPOINT", dest="source", help="take the weights that fit, such as an encoder's"
+    )
     parser.add_argument("--ship", action="store_true", help="put the final checkpoints into the package's zoo")
     options = parser.parse_args(arguments)
     if unknown := set(options.networks) - set(RECIPES):
         parser.error(f"no such network: {', '.join(sorted(unknown))}")
+    names = ("steps", "final_steps", "patch", "learning_rate", "source")
+    own_values = {k: v for k in names if (v := getattr(options, k)) is not None}
     for name in options.networks or RECIPES:
-        development = train(options.folder, name, None, final=False, short=options.short)
-        start = development if RECIPES[name].final_steps else None
-        final = train(options.folder, name, start, final=True, short=options.short)
+        recipe = replace(RECIPES[name], **own_values)
+        development = train(options.folder, name, recipe, recipe.source, final=False)
+        start = development if recipe.final_steps else recipe.source
+        final = train(options.folder, name, recipe, start, final=True)
         print(f"{final}: {final.stat().st_size / 1e6:.2f} MB", flush=True)
         if options.ship:
             ship(final, development)
