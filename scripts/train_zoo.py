@@ -216,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where states, logs and checkpoints go")
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"all unless named: {', '.join(RECIPES)}")
+    parser.add_argument("--development", action="store_true", help="leave out the final runs")
     own = parser.add_argument_group("for the networks named, instead of what their recipes say")
     own.add_argument("--steps", type=int, metavar="N", help="updates of the development run")
     own.add_argument("--final-steps", type=int, metavar="N", help="updates of the final run")
@@ -233,6 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in options.networks or RECIPES:
         recipe = replace(RECIPES[name], **own_values)
         development = train(options.folder, name, recipe, recipe.source, final=False)
+        if options.development:
+            continue
         start = development if recipe.final_steps else recipe.source
         final = train(options.folder, name, recipe, start, final=True)
         print(f"{final}: {final.stat().st_size / 1e6:.2f} MB", flush=True)

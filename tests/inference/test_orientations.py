@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.inference import PredictConfig, Predictor, estimate_seconds, estimates, predict
+from napari_drososeg.inference import Interrupted, PredictConfig, Predictor, estimate_seconds, estimates, predict
 from napari_drososeg.inference.engine import decide
 from napari_drososeg.inference.orientations import OrientedEngine, averaging_bytes
 from napari_drososeg.io import as_stack
@@ -227,6 +227,31 @@ def test_the_processor_takes_over_with_all_orientations(network_of, texture):
     assert predictor.choice.device == "cpu"
     assert np.mean(result.labels == predict(stack, network, config)[0]) > 0.99  # in the processor's own precision
     assert np.mean(result.labels != predict(stack, network, F32)[0]) > 0.05
+
+
+def test_cancelling_waits_for_one_orientation_not_for_all(tiny_network, texture):
+    passes = 0
+
+    class Counting:
+        on_cpu, bytes_per_pixel = True, 4.0
+
+        def infer(self, images, output):
+            nonlocal passes
+            passes += 1
+            return np.ones((len(images), 3, *images.shape[2:]), np.float32)
+
+    engine = OrientedEngine(Counting(), 8, 3, cancelled=lambda: passes == 3)
+    with pytest.raises(Interrupted):
+        engine.infer(np.zeros((1, 1, 32, 32), np.float32), "labels")
+    assert passes == 3
+
+    answers = iter([False] * 20 + [True])  # of whoever made the predictor
+    predictor = Predictor(tiny_network, replace(F32, orientations=8, batch=1), cancelled=lambda: next(answers))
+    stack = as_stack(texture)
+    done = []
+    with pytest.raises(Interrupted):
+        done.extend(predictor.run(stack, predictor.plan(stack, tile=128)))
+    assert len(done) == 2, "20 orientations are two and a half tiles"
 
 
 def test_openvino_compiles_each_shape_of_a_run_once(tiny_network, images):

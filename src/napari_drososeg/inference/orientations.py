@@ -12,11 +12,13 @@ by one of them turns the averaged labels and changes nothing else::
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_drososeg.inference.child import Interrupted
 from napari_drososeg.inference.engine import Engine, Output, decide
 
 _STEPS = ((1, 1), (-1, -1), (-1, 1), (1, -1))
@@ -49,10 +51,16 @@ class OrientedEngine:
         How many: 2, 4 or 8.
     n_classes : int
         Of the network.
+    cancelled : callable, optional
+        Asked before each orientation: all together take too long to wait for. When it says yes, `Interrupted` is
+        raised.
     """
 
-    def __init__(self, engine: Engine, orientations: int, n_classes: int) -> None:
+    def __init__(
+        self, engine: Engine, orientations: int, n_classes: int, cancelled: Callable[[], bool] | None = None
+    ) -> None:
         self._engine = engine
+        self._cancelled = cancelled
         self._orientations = orientations
         self.on_cpu = engine.on_cpu
         # they are added up in main memory
@@ -70,8 +78,14 @@ class OrientedEngine:
 
     def _sum(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Add up the probabilities in those orientations that keep height and width."""
-        total: NDArray[np.float32] = self._engine.infer(images, "probabilities")
+        total = self._probabilities(images)
         for down, right in _STEPS[1 : self._orientations]:
             turned = np.ascontiguousarray(images[..., ::down, ::right])
-            total += self._engine.infer(turned, "probabilities")[..., ::down, ::right]
+            total += self._probabilities(turned)[..., ::down, ::right]
         return total
+
+    def _probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self._cancelled is not None and self._cancelled():
+            raise Interrupted
+        found: NDArray[np.float32] = self._engine.infer(images, "probabilities")
+        return found

@@ -44,8 +44,8 @@ class Predictor:
         Whether tile, device, engine and precision stay as they are when memory runs out; only the batch becomes
         smaller then. For parts of one result that are made apart and have to fit.
     cancelled : callable, optional
-        Asked while the network is prepared for this machine, which takes seconds when it is used for the first time;
-        when it says yes, `Interrupted` is raised.
+        Asked while the network is prepared for this machine, which takes seconds when it is used for the first time,
+        and between the orientations of a tile; when it says yes, `Interrupted` is raised.
 
     Attributes
     ----------
@@ -213,6 +213,8 @@ class Predictor:
         ------
         DrososegError
             If an output is unknown, an image holds NaN, or memory ran out for good.
+        Interrupted
+            If it was cancelled between two orientations.
         """
         unknown = set(outputs) - OUTPUTS
         if unknown:
@@ -247,9 +249,7 @@ class Predictor:
             for batch, images in batches:
                 start = time.perf_counter()
                 found = engine.infer(images, output)
-                if calls > 0 or len(tasks) == len(
-                    batch
-                ):  # the first call also compiles: leave it out if there are more
+                if calls > 0 or len(batch) == len(tasks):  # the first call also compiles: only count it if it is all
                     seconds += time.perf_counter() - start
                     pixels += images.size
                 calls += 1

@@ -105,7 +105,7 @@ class PreparedNetwork:
     def _averaging(self, engine: Engine) -> Engine:
         """Return what computes all orientations: `engine` itself where there is one."""
         n = self.config.orientations
-        return engine if n == 1 else OrientedEngine(engine, n, len(self.spec.classes))
+        return engine if n == 1 else OrientedEngine(engine, n, len(self.spec.classes), self._cancelled)
 
     def retreat_to_cpu(self) -> Engine:
         """Load it again on the processor, for when a device has too little memory."""
