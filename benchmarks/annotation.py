@@ -242,8 +242,8 @@ def report(result: dict[str, Any]) -> str:
         f"{result['network']}. Section {ANNOTATED} annotated, sections {', '.join(map(str, TESTED))} scored: mean IoU "
         f"after so many strokes of {LENGTH} x {THICKNESS} px, each network of the row before trained on "
         f"({result['effort']} effort). *Gap* is the part of the way from 0 strokes to the ceiling (all labels of the "
-        "section) that 30 strokes went; *forest* is a random forest on the same strokes; *s* the seconds of a round at "
-        "30 strokes, prediction of the visible section included.",
+        f"section, {result['ceiling_effort']} effort) that 30 strokes went; *forest* is a random forest on the same "
+        "strokes; *s* the seconds of a round at 30 strokes, prediction of the visible section included.",
         "",
         "| images | 0 | 6 | 30 | 120 | ceiling | gap | forest 6 / 30 / 120 | s |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -292,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "network": f"{card.title} (sections {card.spec.training.get('sections') if card.spec else '?'}), "
         f"SHA-256 {card.sha256[:12]}",
         "effort": options.effort,
+        "ceiling_effort": options.ceiling_effort,
     }
     for cell in options.cells or [*SHIFTS, SCRATCH, "ten"]:
         if cell in result["cells"] or (cell == "ten" and "ten_rounds" in result):

@@ -38,10 +38,10 @@ PROGRAM = "from napari_drososeg.cli import app; app()"
 OUT_OF_MEMORY = """
 import resource
 from itertools import count
-import torch
+import numpy as np
 from napari_drososeg.cli import app
-from napari_drososeg.inference.torch_engine import TorchEngine
-infer, calls = TorchEngine.infer, count()
+from napari_drososeg.inference.openvino_engine import OpenVinoEngine
+infer, calls = OpenVinoEngine.infer, count()
 def starved(self, images, output):
     if next(calls) != 3:
         return infer(self, images, output)
@@ -49,11 +49,11 @@ def starved(self, images, output):
     pages = int(open("/proc/self/statm").read().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (64 << 20), limits[1]))
     try:
-        torch.empty(1 << 30)
+        np.empty(1 << 30, np.float32)
         return infer(self, images, output)
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
-TorchEngine.infer = starved
+OpenVinoEngine.infer = starved
 app()
 """
 
@@ -65,6 +65,7 @@ class Job:
     folder: Path
     network: str
     volume: bool
+    cache: Path
     workers: int = 0
 
     @property
@@ -84,11 +85,11 @@ class Job:
 
     def start(self, *more: str, program: str = PROGRAM, **how: Any) -> subprocess.Popen[str]:
         """Start the program in a process group of its own."""
-        fixed = ["--model", self.network, "--engine", "torch", "--precision", "f32", "--threads", "1", "--quiet"]
+        fixed = ["--model", self.network, "--engine", "openvino", "--precision", "f32", "--threads", "1", "--quiet"]
         kind = ["--block", "1,128,128"] if self.volume else []
         workers = ["--workers", str(self.workers)] if self.workers else []
         command = [sys.executable, "-c", program, "predict", str(self.source), "-o", str(self.output), "--resume"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DROSOSEG_CACHE": str(self.folder / "cache")}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "DROSOSEG_CACHE": str(self.cache)}
         return subprocess.Popen(
             [*command, *fixed, *kind, *workers, *more],
             stderr=subprocess.PIPE,
@@ -164,10 +165,11 @@ def begun(n: int) -> Callable[[list[dict[str, Any]]], bool]:
 
 
 def kill_run(job: Job, rng: random.Random) -> str:
-    """SIGKILL everything at a random moment, counted from when the run was begun."""
+    """SIGKILL everything at a random moment: some milliseconds after the start, or after so many blocks or files."""
     process = job.start()
-    wait_for(job, lambda lines: bool(lines), process)
-    time.sleep(rng.random() * (2.0 if job.workers else 1.0))
+    done = rng.randrange(0, 20 if job.volume else 5)
+    wait_for(job, begun(done) if done else bool, process)
+    time.sleep(rng.random() * (0.02 if done else 1.0))
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     job.finish(process)
@@ -329,7 +331,7 @@ def tried(
     """Break one run and make it good."""
     name, breaks, volume, workers = SCENARIOS[seed % len(SCENARIOS)]
     shutil.copytree(inputs, folder, copy_function=shutil.copy2)
-    job = Job(folder, network, volume, workers)
+    job = Job(folder, network, volume, folder.parent / "cache", workers)
     result: dict[str, Any] = {"seed": seed, "scenario": name, "state": "passed"}
     try:
         named = breaks(job, random.Random(seed))
@@ -370,7 +372,7 @@ def main() -> int:
         for volume in kinds:
             undisturbed = root / f"undisturbed-{volume}"
             shutil.copytree(inputs, undisturbed, copy_function=shutil.copy2)
-            job = Job(undisturbed, options.network, volume)
+            job = Job(undisturbed, options.network, volume, root / "cache")
             code, said = job.run()
             assert code == 0, said
             expected[volume] = job.outputs()

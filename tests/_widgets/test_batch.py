@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -26,19 +27,35 @@ PATIENCE = 900_000
 """Milliseconds. The process that works imports torch first; what takes too long is for pytest's own timeout to say."""
 
 
-@pytest.fixture
-def open_batch(make_napari_viewer: Any, qtbot: Any) -> Callable[..., Any]:
-    """Give a viewer with the Batch widget docked, on the tiny network with the torch engine (quick to start)."""
+@pytest.fixture(scope="module")
+def converted(balanced_network: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the tiny network for OpenVINO: converting it takes longer than a test."""
+    from napari_drososeg.inference import conversion
 
-    def build(source: Path | None = None) -> Any:
+    cache = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DROSOSEG_CACHE", str(cache))
+        conversion.converted(balanced_network)
+    return cache
+
+
+@pytest.fixture
+def open_batch(make_napari_viewer: Any, qtbot: Any, converted: Path) -> Callable[..., Any]:
+    """Give a viewer with the Batch widget docked, on the tiny network, with torch unless another engine is named.
+
+    torch is slow enough to be stopped on the way, but takes seconds to start.
+    """
+
+    def build(source: Path | None = None, engine: str = "torch") -> Any:
         from napari_drososeg._widgets.batch import BatchWidget
 
+        shutil.copytree(converted, os.environ["DROSOSEG_CACHE"], dirs_exist_ok=True)
         viewer = make_napari_viewer(show=True)
         widget = BatchWidget(viewer)
         viewer.window.add_dock_widget(widget, name="Batch predict", area="right")
         qtbot.waitUntil(widget.isVisible)
         widget.network.value = "tiny"
-        widget.device.value, widget.engine.value, widget.precision.value = "cpu", "torch", "f32"
+        widget.device.value, widget.engine.value, widget.precision.value = "cpu", engine, "f32"
         if source is not None:
             widget.source.value = str(source)
             looked(qtbot, widget)
@@ -73,12 +90,12 @@ def row(widget: Any, name: str) -> Any:
     return next(r for r in widget.table.files.rows if Path(r.source).name == name)
 
 
-def expected(path: Path, zoo: Path) -> np.ndarray:
+def expected(path: Path, zoo: Path, engine: str) -> np.ndarray:
     """What the engine says without a viewer."""
     from napari_drososeg.inference import PredictConfig, predict
     from napari_drososeg.io import read_stack
 
-    return predict(read_stack(path), zoo / "tiny.safetensors", PredictConfig("cpu", "torch", "f32"))
+    return predict(read_stack(path), zoo / "tiny.safetensors", PredictConfig("cpu", engine, "f32"))
 
 
 @pytest.fixture
@@ -106,7 +123,7 @@ def volume(tmp_path: Path, many_sections: Callable[..., np.ndarray]) -> Path:
 def test_run_marks_bad_files_and_does_the_rest(
     open_batch: Any, qtbot: Any, folder: Path, zoo_with_tiny: Path, tmp_path: Path
 ) -> None:
-    widget = open_batch(folder)
+    widget = open_batch(folder, "openvino")
     assert widget.output.value == f"{folder}-labels"
     assert states(widget) == dict.fromkeys(("a b.tif", "cut short.tif", "empty.tif", "ünï.tif"), "waiting")
     assert widget.summary.value.startswith("4 files")
@@ -127,7 +144,7 @@ def test_run_marks_bad_files_and_does_the_rest(
     assert [r.severity for r in notification_manager.records] == [NotificationSeverity.WARNING]
     for name in ("a b", "ünï"):
         found = read_labels(Path(widget.output.value) / f"{name}.tif")
-        np.testing.assert_array_equal(found.read(0), expected(folder / f"{name}.tif", zoo_with_tiny)[0])
+        np.testing.assert_array_equal(found.read(0), expected(folder / f"{name}.tif", zoo_with_tiny, "openvino")[0])
     areas = folder.with_name(f"{folder.name}-labels-areas.csv").read_text().splitlines()
     assert sum(",all," in line for line in areas) == 2 * 3
     shares = [float(text.removesuffix(" %")) for text in widget.legend.texts()]
@@ -223,7 +240,7 @@ def test_cancel_keeps_blocks_and_run_goes_on(open_batch: Any, qtbot: Any, volume
     made = [(b["level"], *b["index"]) for b in blocks_of(Path(widget.output.value))]
     assert len(made) == len(set(made))  # none was made twice
     labels = read_labels(Path(widget.output.value) / "stack.ome.zarr")
-    truth = expected(volume / "stack.tif", zoo_with_tiny)
+    truth = expected(volume / "stack.tif", zoo_with_tiny, "torch")
     np.testing.assert_array_equal(np.stack([labels.read(z) for z in range(96)]), truth)
 
 
@@ -263,7 +280,7 @@ def test_a_large_run_is_asked_about(open_batch: Any, qtbot: Any, tmp_path: Path)
     place.mkdir()
     array = zarr.create_array(place / "v.zarr", shape=(4000, 20_000, 20_000), chunks=(1, 2000, 2000), dtype="uint8")
     array[0, :100, :100] = 7
-    widget = open_batch(place)
+    widget = open_batch(place, "openvino")
     widget.form.value = "ome-zarr"
     looked(qtbot, widget)
     press(qtbot, widget)

@@ -104,7 +104,9 @@ def test_a_stop_leaves_nothing_half_written(tmp_path: Path, network: Path, sent:
     noise = np.random.default_rng(0).integers(0, 255, (600, 256, 256), dtype=np.uint8)
     tifffile.imwrite(source, noise, photometric="minisblack")
     out.write_bytes(b"earlier")
-    start = "from napari_drososeg.cli import app; app()"
+    # whoever runs the tests in the background of a shell has them, and what they start, ignore Ctrl+C
+    start = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    start += "from napari_drososeg.cli import app; app()"
     options = ["-m", str(network), "--engine", "torch", "--overwrite", "--no-check"]
     program = subprocess.Popen(
         [sys.executable, "-c", start, "predict", str(source), "-o", str(out), *options],
