@@ -388,6 +388,20 @@ def test_a_layer_that_a_full_disk_kept_out_comes_in_later(bench: Bench, monkeypa
     assert section(late)[30, 30] == 3
 
 
+def test_what_is_taken_back_stays_so_below_fresh_strokes(bench: Bench) -> None:
+    target = bench.layer("unet")
+    region = bench.annotation.review(target, 1)
+    target.layer.paint((1, 30, 30), 3)
+    bench.settle()
+    target.layer.paint((1, 50, 50), 2)
+    bench.annotation.take_back(region)  # before the stroke was looked at
+    bench.settle()
+    with open_workspace(bench.folder, write=False) as workspace:
+        assert not workspace.reviewed.read(1).any()
+        assert workspace.annotation.read(1)[30, 30] == 3
+        assert workspace.annotation.read(1)[50, 50] == 2
+
+
 def test_a_workspace_that_is_open_elsewhere_is_said(bench: Bench, tmp_path: Path) -> None:
     target = bench.layer("unet")
     target.layer.paint((1, 30, 30), 3)
