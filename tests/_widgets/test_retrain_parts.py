@@ -18,6 +18,7 @@ from typer.main import get_command
 
 from napari_drososeg._widgets import preferences
 from napari_drososeg._widgets.reviewing import own_classes
+from napari_drososeg._widgets.round_difference import Pair, _differences
 from napari_drososeg._widgets.round_networks import card_of, save_as_network
 from napari_drososeg._widgets.rounds_table import rows, score_words
 from napari_drososeg._widgets.strip import cells
@@ -30,13 +31,16 @@ from napari_drososeg._widgets.training_state import (
     expected_seconds,
     remember_speed,
 )
+from napari_drososeg._widgets.worker import Control
 from napari_drososeg.checkpoint import load_model
 from napari_drososeg.cli import app
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.inference import PredictConfig, predict
 from napari_drososeg.io import as_stack, read_stack
+from napari_drososeg.samples import synthetic_stack
 from napari_drososeg.workspace import START, Round, create_workspace
 from napari_drososeg.workspace.recipes import EFFORTS, RetrainSettings
-from napari_drososeg.zoo import find_network
+from napari_drososeg.zoo import find_card, find_network
 
 
 @given(st.integers(1, 5000), st.integers(2, 400))
@@ -169,6 +173,16 @@ def test_the_network_before_the_first_round(tmp_path: Path, tiny_network: Path, 
         rounds.add(a_round(1, parent="scratch"))
         with pytest.raises(DrososegError, match="scratch"):
             card_of(rounds, START)
+
+
+def test_rounds_of_two_architectures_are_compared_as_each_predicts(tiny_network: Path, global_network: Path) -> None:
+    preferences.save("segment", {"device": "cpu", "engine": "torch", "precision": "f32"})
+    stack = as_stack(synthetic_stack((1, 200, 230), 5)[0].data)
+    pair = Pair((1, 2), (find_card(global_network), find_card(tiny_network)), 0)
+    (found,) = _differences(stack, pair, 4.6, Control())
+    config = PredictConfig("cpu", "torch", "f32", pixel_size=4.6)
+    first, second = (predict(stack, path, config)[0] for path in (global_network, tiny_network))
+    np.testing.assert_array_equal(found, np.where(first == second, 0, second))
 
 
 def test_another_process_can_read_the_image(tmp_path: Path, stack: np.ndarray) -> None:
