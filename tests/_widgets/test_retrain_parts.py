@@ -14,11 +14,12 @@ import tifffile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from napari.components import ViewerModel
 from typer.main import get_command
 
 from napari_drososeg._widgets import preferences
 from napari_drososeg._widgets.reviewing import own_classes
-from napari_drososeg._widgets.round_difference import Pair, _differences
+from napari_drososeg._widgets.round_difference import Pair, RoundComparer, _differences
 from napari_drososeg._widgets.round_networks import card_of, save_as_network
 from napari_drososeg._widgets.rounds_table import rows, score_words
 from napari_drososeg._widgets.strip import cells
@@ -183,6 +184,20 @@ def test_rounds_of_two_architectures_are_compared_as_each_predicts(tiny_network:
     config = PredictConfig("cpu", "torch", "f32", pixel_size=4.6)
     first, second = (predict(stack, path, config)[0] for path in (global_network, tiny_network))
     np.testing.assert_array_equal(found, np.where(first == second, 0, second))
+
+
+@pytest.mark.parametrize("shape", [(32, 40), (1, 32, 40), (2, 32, 40)])
+def test_the_same_comparison_goes_into_the_same_layer(shape: tuple[int, ...], tiny_network: Path) -> None:
+    card = find_card(tiny_network)
+    viewer = ViewerModel()
+    comparer = RoundComparer(viewer)
+    comparer._image, comparer._pair = viewer.add_image(np.zeros(shape), name="em"), Pair((1, 2), (card, card), 0)
+    for share in (1.0, 0.0):
+        comparer._take(np.full((32, 40), int(share), np.uint8))
+        assert comparer._share == share
+    assert len(viewer.layers) == 2
+    assert comparer.layer is not None
+    assert not comparer.layer.data.any()
 
 
 def test_another_process_can_read_the_image(tmp_path: Path, stack: np.ndarray) -> None:

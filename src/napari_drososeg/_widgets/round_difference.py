@@ -95,10 +95,10 @@ class RoundComparer(Work):
         """Return the layer of this pair, which is made where it is not there."""
         image, (first, second) = self._image, self._pair.numbers
         name = f"{image.name} round {first} or {second}"
-        for layer in self.viewer.layers:
-            if MARK in layer.metadata and layer.name == name and layer.data.shape[0] != 1:
-                return layer
         shape = shape_of(image)[3 - image.ndim :]
+        for layer in self.viewer.layers:
+            if MARK in layer.metadata and layer.name == name and layer.data.shape == shape:
+                return layer
         whole = int(np.prod(shape, dtype=np.int64)) <= IN_MEMORY_BYTES
         layer = Labels(
             np.zeros(shape if whole or image.ndim == 2 else (1, *shape[1:]), np.uint8),
