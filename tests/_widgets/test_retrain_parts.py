@@ -18,6 +18,8 @@ from napari.components import ViewerModel
 from typer.main import get_command
 
 from napari_drososeg._widgets import preferences
+from napari_drososeg._widgets.layers import Targets
+from napari_drososeg._widgets.repainting import Repainter
 from napari_drososeg._widgets.reviewing import own_classes
 from napari_drososeg._widgets.round_difference import Pair, RoundComparer, _differences
 from napari_drososeg._widgets.round_networks import card_of, save_as_network
@@ -40,6 +42,7 @@ from napari_drososeg.inference import PredictConfig, predict
 from napari_drososeg.io import as_stack, read_stack
 from napari_drososeg.samples import synthetic_stack
 from napari_drososeg.workspace import START, Round, create_workspace
+from napari_drososeg.workspace.chunks import ChunkedLabels
 from napari_drososeg.workspace.recipes import EFFORTS, RetrainSettings
 from napari_drososeg.zoo import find_card, find_network
 
@@ -184,6 +187,26 @@ def test_rounds_of_two_architectures_are_compared_as_each_predicts(tiny_network:
     config = PredictConfig("cpu", "torch", "f32", pixel_size=4.6)
     first, second = (predict(stack, path, config)[0] for path in (global_network, tiny_network))
     np.testing.assert_array_equal(found, np.where(first == second, 0, second))
+
+
+def test_a_prediction_that_was_stopped_on_the_way_is_finished(tmp_path: Path, tiny_network: Path) -> None:
+    card = find_card(tiny_network)
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((3, 600, 40), np.uint8), name="em")
+    assert card.spec is not None
+    target = Targets(viewer).get(image, card.spec)
+    known = ChunkedLabels(tmp_path / "prediction.zarr", (3, 600, 40))
+    known.write(0, slice(None), slice(None), np.full((600, 40), 2, np.uint8))
+    known.write(1, slice(0, 550), slice(None), np.full((550, 40), 2, np.uint8))
+    repainter = Repainter(viewer)
+    begun: list[Any] = []
+    repainter.runner.start = lambda job, *_: begun.append(job)  # type: ignore[method-assign]
+    repainter.start(target, card, PredictConfig("cpu", "torch", "f32"), (0, 1), known)
+    while repainter.waiting:
+        repainter._tick()
+    assert np.count_nonzero(np.asarray(target.layer.data) == 2) == (600 + 550) * 40
+    assert target.done.sections((600, 40)) == [0]
+    assert begun[0].sections == (0, 1)  # of which the runner leaves out what is done
 
 
 @pytest.mark.parametrize("shape", [(32, 40), (1, 32, 40), (2, 32, 40)])
