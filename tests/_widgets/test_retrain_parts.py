@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from napari.components import ViewerModel
 from typer.main import get_command
 
-from napari_drososeg._widgets import preferences
+from napari_drososeg._widgets import preferences, training_run
 from napari_drososeg._widgets.layers import Targets
 from napari_drososeg._widgets.repainting import Repainter
 from napari_drososeg._widgets.reviewing import own_classes
@@ -26,7 +28,7 @@ from napari_drososeg._widgets.round_networks import card_of, save_as_network
 from napari_drososeg._widgets.rounds_table import rows, score_words
 from napari_drososeg._widgets.strip import cells
 from napari_drososeg._widgets.training_process import TrainingProcess
-from napari_drososeg._widgets.training_run import image_file
+from napari_drososeg._widgets.training_run import TrainingRun, image_file
 from napari_drososeg._widgets.training_state import (
     TrainingState,
     arguments,
@@ -234,6 +236,50 @@ def test_another_process_can_read_the_image(tmp_path: Path, stack: np.ndarray) -
         assert image_file(as_stack(stack), workspace, str(tmp_path / "em.tif"), [1]) is None
         copied = workspace.stack()
         np.testing.assert_array_equal(copied.read(1), stack[1])
+
+
+def test_what_an_earlier_press_has_prepared_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, qtbot: Any, tmp_path: Path
+) -> None:
+    begun: list[list[str]] = []
+
+    def begin(words: list[str]) -> Any:
+        begun.append(words)
+        raise DrososegError("That will do.")
+
+    monkeypatch.setattr(training_run, "TrainingProcess", begin)
+    run, go = TrainingRun(), [Event(), Event()]
+    ended: list[Any] = []
+    run.finished.connect(ended.append)
+
+    def image(number: int) -> Path:
+        assert go[number].wait(60)
+        return tmp_path / str(number)
+
+    for number in (0, 1):
+        run.start(tmp_path, RetrainSettings(), partial(image, number), "em")
+        if number == 0:
+            run.stop()
+    go[0].set()
+    qtbot.wait(300)
+    assert run.busy
+    assert not begun
+    go[1].set()
+    qtbot.waitUntil(lambda: not run.busy, timeout=60_000)
+    assert str(tmp_path / "1") in begun[0]
+    assert ended == [None, "That will do."]
+
+
+def test_an_image_that_cannot_be_prepared_ends_the_round(qtbot: Any, tmp_path: Path) -> None:
+    def image() -> Path:
+        raise RuntimeError("of a library")
+
+    run = TrainingRun()
+    ended: list[Any] = []
+    run.finished.connect(ended.append)
+    run.start(tmp_path, RetrainSettings(), image, "em")
+    qtbot.waitUntil(lambda: bool(ended), timeout=20_000)
+    assert ended == ["of a library"]
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:

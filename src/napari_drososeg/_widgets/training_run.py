@@ -27,6 +27,10 @@ PATIENCE = 60.0
 """Seconds after Stop until the process is ended; scoring and predicting may take that long."""
 
 
+Prepared = tuple[object, Path | None, Exception | None]
+"""For which press of Retrain, the file of the image, and what went wrong."""
+
+
 class Stage(Enum):
     """Where a round is. The widget's button says the same."""
 
@@ -62,6 +66,7 @@ class TrainingRun(QObject):
         self.state = TrainingState()
         self.wall = 0.0
         self._process: TrainingProcess | None = None
+        self._press: object = None
         self._bar = ActivityBar()
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
@@ -97,10 +102,16 @@ class TrainingRun(QObject):
         self._begin = time.monotonic()
         self._job = folder, settings
         self._bar.begin(f"Retraining on {name}")
-        worker = create_worker(image, _start_thread=False)
+        press = self._press = object()
+
+        def prepare() -> Prepared:
+            try:
+                return press, image(), None
+            except Exception as error:
+                return press, None, error
+
+        worker = create_worker(prepare, _start_thread=False)
         worker.returned.connect(self._prepared)
-        worker.errored.connect(self._failed)
-        self._worker = worker
         worker.start()
         self.changed.emit()
 
@@ -131,9 +142,13 @@ class TrainingRun(QObject):
 
     # ---------------------------------------------------------------- from the thread and the process
 
-    def _prepared(self, image: Path | None) -> None:
-        if self.stage is not Stage.TRAINING or self._process is not None:
-            return  # stopped before it began
+    def _prepared(self, prepared: Prepared) -> None:
+        press, image, failure = prepared
+        if self.stage is not Stage.TRAINING or press is not self._press:
+            return  # stopped before it began, and perhaps begun again
+        if failure is not None:
+            self._end(str(failure))
+            return
         folder, settings = self._job
         try:
             self._process = TrainingProcess([*arguments(folder, settings, image), "--json"])
@@ -143,10 +158,6 @@ class TrainingRun(QObject):
         self.state.phase = "starting"
         self._timer.start()
         self.changed.emit()
-
-    def _failed(self, error: Exception) -> None:
-        if self.busy:
-            self._end(str(error))
 
     def _poll(self) -> None:
         process = self._process
