@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from napari_drososeg._widgets.round_networks import card_of, save_as_network
 from napari_drososeg._widgets.rounds_table import rows, score_words
 from napari_drososeg._widgets.strip import cells
 from napari_drososeg._widgets.training_process import TrainingProcess
-from napari_drososeg._widgets.training_run import TrainingRun, image_file
+from napari_drososeg._widgets.training_run import Stage, TrainingRun, image_file
 from napari_drososeg._widgets.training_state import (
     TrainingState,
     arguments,
@@ -268,6 +269,21 @@ def test_what_an_earlier_press_has_prepared_is_left_alone(
     qtbot.waitUntil(lambda: not run.busy, timeout=60_000)
     assert str(tmp_path / "1") in begun[0]
     assert ended == [None, "That will do."]
+
+
+def test_a_process_that_does_not_stop_is_ended_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_run, "PATIENCE", -1.0)
+    run, process = TrainingRun(), MagicMock(over=False)
+    process.events.return_value = []
+    process.close.return_value = "The training was ended from outside, perhaps for want of memory."
+    run.stage, run._process, run._begin = Stage.TRAINING, process, time.monotonic()
+    ended: list[Any] = []
+    run.finished.connect(ended.append)
+    run.stop()
+    run._poll()
+    process.kill.assert_called_once()
+    assert not run.busy
+    assert "did not stop" in ended[0]
 
 
 def test_an_image_that_cannot_be_prepared_ends_the_round(qtbot: Any, tmp_path: Path) -> None:

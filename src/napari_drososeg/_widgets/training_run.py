@@ -12,6 +12,7 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_drososeg._widgets.annotating import is_image
+from napari_drososeg._widgets.job import duration
 from napari_drososeg._widgets.training_process import TrainingProcess
 from napari_drososeg._widgets.training_state import TrainingState, arguments
 from napari_drososeg._widgets.work import ActivityBar
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from napari_drososeg.workspace.recipes import RetrainSettings
 
 POLL_MS = 100
-PATIENCE = 60.0
-"""Seconds after Stop until the process is ended; scoring and predicting may take that long."""
+PATIENCE = 300.0
+"""Seconds after Stop until the process is ended, and its round with it; where much is annotated, fitting and scoring
+may take minutes."""
 
 
 Prepared = tuple[object, Path | None, Exception | None]
@@ -170,8 +172,11 @@ class TrainingRun(QObject):
         self._bar.show(self.state.fraction)
         if self._bar.cancelled:
             self.stop()
-        if self.stage is Stage.STOPPING and time.monotonic() > self._stopped + PATIENCE:
+        late = self.stage is Stage.STOPPING and time.monotonic() > self._stopped + PATIENCE
+        if late and not over and self.state.round is None:
             process.kill()
+            self._end(f"The training did not stop within {duration(PATIENCE)} and was ended: nothing of it is kept.")
+            return
         if self.state.round is not None:  # all is on disk; what libraries do at the end of a process takes seconds
             process.kill()
         if over or self.state.round is not None:
