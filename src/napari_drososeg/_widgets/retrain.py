@@ -99,6 +99,7 @@ class RetrainWidget(RoundActions):
     def _image_changed(self) -> None:
         if self.image.value is not self._image:  # what was said and asked is of the image before
             self.outcome, self._asked, self.question.visible = "", None, False
+            self.finder.forget()
             self.repainter.runner.forget_message()
         super()._image_changed()
 
