@@ -364,6 +364,44 @@ def test_a_full_disk_is_said_and_loses_nothing(bench: Bench, monkeypatch: pytest
     assert (bench.kept() == 2).sum() == (section(target) == 2).sum() > 0
 
 
+def test_a_layer_that_a_full_disk_kept_out_comes_in_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = bench.layer("unet")
+    first.layer.paint((1, 30, 30), 3)
+    bench.settle()
+    late = bench.layer("fpn")
+    late.layer.paint((1, 10, 10), 2)
+    bench.predict(late, 1)  # the layer keeps the stroke itself until the workspace meets it
+
+    def full(_path: Path, _content: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        bench.settle()
+        assert "space" in bench.annotation.problem
+    bench.annotation._retry = 0
+    bench.settle()
+    late.layer.paint((1, 50, 50), 2)
+    bench.settle()
+    assert not bench.annotation.problem
+    assert bench.kept()[10, 10] == bench.kept()[50, 50] == 2
+    assert section(late)[30, 30] == 3
+
+
+def test_what_is_taken_back_stays_so_below_fresh_strokes(bench: Bench) -> None:
+    target = bench.layer("unet")
+    region = bench.annotation.review(target, 1)
+    target.layer.paint((1, 30, 30), 3)
+    bench.settle()
+    target.layer.paint((1, 50, 50), 2)
+    bench.annotation.take_back(region)  # before the stroke was looked at
+    bench.settle()
+    with open_workspace(bench.folder, write=False) as workspace:
+        assert not workspace.reviewed.read(1).any()
+        assert workspace.annotation.read(1)[30, 30] == 3
+        assert workspace.annotation.read(1)[50, 50] == 2
+
+
 def test_a_workspace_that_is_open_elsewhere_is_said(bench: Bench, tmp_path: Path) -> None:
     target = bench.layer("unet")
     target.layer.paint((1, 30, 30), 3)

@@ -15,6 +15,7 @@ import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QMessageBox
 
+from napari_drososeg._widgets import preferences
 from napari_drososeg._widgets.batch_job import BatchJob, clean_path, in_words
 from napari_drososeg._widgets.batch_outlook import UNDRAWN, FileRow, look_at
 from napari_drososeg._widgets.batch_record import record_text
@@ -270,6 +271,8 @@ def test_choices_are_remembered(widget: Any, qtbot: Any, folder: Path) -> None:
     assert again.pixel_size.value == 0  # it belongs to the images
     choose(qtbot, again)
     assert again.summary.value.startswith("1 file,")
+    again.network.value = "unet"
+    assert preferences.load("batch")["network"] == "unet"
 
 
 def test_the_output_follows_until_it_is_chosen(widget: Any, qtbot: Any, tmp_path: Path) -> None:

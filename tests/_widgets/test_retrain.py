@@ -18,8 +18,12 @@ from qtpy.QtWidgets import QApplication
 
 from napari_drososeg._widgets import preferences
 from napari_drososeg._widgets.overview import LOCKED, TRAINS
+from napari_drososeg._widgets.reviewing import own_classes
 from napari_drososeg._widgets.training_run import Stage
+from napari_drososeg._widgets.training_state import TrainingState
 from napari_drososeg.workspace import START, open_workspace
+from napari_drososeg.workspace.recipes import RetrainSettings
+from napari_drososeg.workspace.suggest import Suggestion
 
 LONG = 600_000
 """Milliseconds: a training may wait for a busy machine."""
@@ -289,6 +293,25 @@ def test_a_prediction_that_fails_is_said_and_of_its_image_only(
     qtbot.waitUntil(lambda: "Failed: Section 1" in widget.status.value, timeout=LONG)
     widget.image.value = widget.viewer.add_image(stack, name="other")
     assert widget.status.value == ""
+
+
+def test_places_are_of_their_image_only(open_retrain: Any, stack: np.ndarray) -> None:
+    widget = open_retrain(data=stack)
+    widget.finder.places = [Suggestion(2, slice(0, 10), slice(0, 10), 0.5)]
+    widget.image.value = widget.viewer.add_image(stack[:1], name="other")
+    assert widget.finder.places == []
+
+
+def test_the_curve_is_of_the_classes_that_were_trained(open_retrain: Any, stack: np.ndarray) -> None:
+    widget = open_retrain(data=stack)
+    widget._trained = widget.annotation, None, RetrainSettings(), "tiny"
+    widget._trained_classes = widget.annotation.classes
+    widget.training.state = TrainingState(losses=[(1, 0.5)], scores=[(1, 0.5, [0.5, 0.25, None])])
+    widget.image.value = widget.viewer.add_image(stack[:1], name="other")
+    widget.new_labels(own_classes("one, two, three, four"))
+    widget.update_state()
+    _, scores = widget.plot.points
+    assert scores == [[0.5], [0.25], []]
 
 
 def test_the_pixel_size_is_asked_where_the_image_does_not_say_it(

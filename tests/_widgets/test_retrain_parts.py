@@ -5,8 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -14,15 +17,19 @@ import tifffile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from napari.components import ViewerModel
 from typer.main import get_command
 
-from napari_drososeg._widgets import preferences
+from napari_drososeg._widgets import preferences, training_run
+from napari_drososeg._widgets.layers import Targets
+from napari_drososeg._widgets.repainting import Repainter
 from napari_drososeg._widgets.reviewing import own_classes
+from napari_drososeg._widgets.round_difference import Pair, RoundComparer, _differences
 from napari_drososeg._widgets.round_networks import card_of, save_as_network
 from napari_drososeg._widgets.rounds_table import rows, score_words
 from napari_drososeg._widgets.strip import cells
 from napari_drososeg._widgets.training_process import TrainingProcess
-from napari_drososeg._widgets.training_run import image_file
+from napari_drososeg._widgets.training_run import Stage, TrainingRun, image_file
 from napari_drososeg._widgets.training_state import (
     TrainingState,
     arguments,
@@ -30,13 +37,17 @@ from napari_drososeg._widgets.training_state import (
     expected_seconds,
     remember_speed,
 )
+from napari_drososeg._widgets.worker import Control
 from napari_drososeg.checkpoint import load_model
 from napari_drososeg.cli import app
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.inference import PredictConfig, predict
 from napari_drososeg.io import as_stack, read_stack
+from napari_drososeg.samples import synthetic_stack
 from napari_drososeg.workspace import START, Round, create_workspace
+from napari_drososeg.workspace.chunks import ChunkedLabels
 from napari_drososeg.workspace.recipes import EFFORTS, RetrainSettings
-from napari_drososeg.zoo import find_network
+from napari_drososeg.zoo import find_card, find_network
 
 
 @given(st.integers(1, 5000), st.integers(2, 400))
@@ -171,6 +182,50 @@ def test_the_network_before_the_first_round(tmp_path: Path, tiny_network: Path, 
             card_of(rounds, START)
 
 
+def test_rounds_of_two_architectures_are_compared_as_each_predicts(tiny_network: Path, global_network: Path) -> None:
+    preferences.save("segment", {"device": "cpu", "engine": "torch", "precision": "f32"})
+    stack = as_stack(synthetic_stack((1, 200, 230), 5)[0].data)
+    pair = Pair((1, 2), (find_card(global_network), find_card(tiny_network)), 0)
+    (found,) = _differences(stack, pair, 4.6, Control())
+    config = PredictConfig("cpu", "torch", "f32", pixel_size=4.6)
+    first, second = (predict(stack, path, config)[0] for path in (global_network, tiny_network))
+    np.testing.assert_array_equal(found, np.where(first == second, 0, second))
+
+
+def test_a_prediction_that_was_stopped_on_the_way_is_finished(tmp_path: Path, tiny_network: Path) -> None:
+    card = find_card(tiny_network)
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((3, 600, 40), np.uint8), name="em")
+    assert card.spec is not None
+    target = Targets(viewer).get(image, card.spec)
+    known = ChunkedLabels(tmp_path / "prediction.zarr", (3, 600, 40))
+    known.write(0, slice(None), slice(None), np.full((600, 40), 2, np.uint8))
+    known.write(1, slice(0, 550), slice(None), np.full((550, 40), 2, np.uint8))
+    repainter = Repainter(viewer)
+    begun: list[Any] = []
+    repainter.runner.start = lambda job, *_: begun.append(job)  # type: ignore[method-assign]
+    repainter.start(target, card, PredictConfig("cpu", "torch", "f32"), (0, 1), known)
+    while repainter.waiting:
+        repainter._tick()
+    assert np.count_nonzero(np.asarray(target.layer.data) == 2) == (600 + 550) * 40
+    assert target.done.sections((600, 40)) == [0]
+    assert begun[0].sections == (0, 1)  # of which the runner leaves out what is done
+
+
+@pytest.mark.parametrize("shape", [(32, 40), (1, 32, 40), (2, 32, 40)])
+def test_the_same_comparison_goes_into_the_same_layer(shape: tuple[int, ...], tiny_network: Path) -> None:
+    card = find_card(tiny_network)
+    viewer = ViewerModel()
+    comparer = RoundComparer(viewer)
+    comparer._image, comparer._pair = viewer.add_image(np.zeros(shape), name="em"), Pair((1, 2), (card, card), 0)
+    for share in (1.0, 0.0):
+        comparer._take(np.full((32, 40), int(share), np.uint8))
+        assert comparer._share == share
+    assert len(viewer.layers) == 2
+    assert comparer.layer is not None
+    assert not comparer.layer.data.any()
+
+
 def test_another_process_can_read_the_image(tmp_path: Path, stack: np.ndarray) -> None:
     tifffile.imwrite(tmp_path / "em.tif", stack, photometric="minisblack")
     file = read_stack(tmp_path / "em.tif")
@@ -182,6 +237,65 @@ def test_another_process_can_read_the_image(tmp_path: Path, stack: np.ndarray) -
         assert image_file(as_stack(stack), workspace, str(tmp_path / "em.tif"), [1]) is None
         copied = workspace.stack()
         np.testing.assert_array_equal(copied.read(1), stack[1])
+
+
+def test_what_an_earlier_press_has_prepared_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, qtbot: Any, tmp_path: Path
+) -> None:
+    begun: list[list[str]] = []
+
+    def begin(words: list[str]) -> Any:
+        begun.append(words)
+        raise DrososegError("That will do.")
+
+    monkeypatch.setattr(training_run, "TrainingProcess", begin)
+    run, go = TrainingRun(), [Event(), Event()]
+    ended: list[Any] = []
+    run.finished.connect(ended.append)
+
+    def image(number: int) -> Path:
+        assert go[number].wait(60)
+        return tmp_path / str(number)
+
+    for number in (0, 1):
+        run.start(tmp_path, RetrainSettings(), partial(image, number), "em")
+        if number == 0:
+            run.stop()
+    go[0].set()
+    qtbot.wait(300)
+    assert run.busy
+    assert not begun
+    go[1].set()
+    qtbot.waitUntil(lambda: not run.busy, timeout=60_000)
+    assert str(tmp_path / "1") in begun[0]
+    assert ended == [None, "That will do."]
+
+
+def test_a_process_that_does_not_stop_is_ended_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_run, "PATIENCE", -1.0)
+    run, process = TrainingRun(), MagicMock(over=False)
+    process.events.return_value = []
+    process.close.return_value = "The training was ended from outside, perhaps for want of memory."
+    run.stage, run._process, run._begin = Stage.TRAINING, process, time.monotonic()
+    ended: list[Any] = []
+    run.finished.connect(ended.append)
+    run.stop()
+    run._poll()
+    process.kill.assert_called_once()
+    assert not run.busy
+    assert "did not stop" in ended[0]
+
+
+def test_an_image_that_cannot_be_prepared_ends_the_round(qtbot: Any, tmp_path: Path) -> None:
+    def image() -> Path:
+        raise RuntimeError("of a library")
+
+    run = TrainingRun()
+    ended: list[Any] = []
+    run.finished.connect(ended.append)
+    run.start(tmp_path, RetrainSettings(), image, "em")
+    qtbot.waitUntil(lambda: bool(ended), timeout=20_000)
+    assert ended == ["of a library"]
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:

@@ -379,6 +379,8 @@ def test_choices_are_kept_without_a_run(make_napari_viewer: Any, qtbot: Any) -> 
     widget._show_devices(("cuda:0", "cuda:1"))
     assert widget.device.value == "cuda:1"
     assert widget.device.choices == ("auto", "cpu", "cuda:0", "cuda:1")
+    widget.network.value = "unet"
+    assert preferences.load("segment")["network"] == "unet"
     widget.halo.value = "exact"
     viewer.window.remove_dock_widget(widget)
     assert preferences.load("segment")["halo"] == "exact"

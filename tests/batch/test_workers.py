@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from napari_drososeg.batch import BatchConfig, Event, Manifest
-from napari_drososeg.batch.executors import LocalWorkers, ThisProcess
+from napari_drososeg.batch.executors import LocalWorkers, ThisProcess, _Worker
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import PredictConfig
 
@@ -81,6 +81,20 @@ def test_a_task_that_kills_every_worker_is_given_up() -> None:
         updates = list(workers.run([Deadly(), Deadly()]))
     assert [u.fault for u in updates if u.fault] == ["a worker ended with code 3"] * 4
     assert [u.error for u in updates if u.error] == ["a worker ended with code 3, for the 3rd time: out of memory?"] * 2
+
+
+def test_a_worker_is_heard_whatever_its_pipe_is_called() -> None:
+    """On Windows pipes are of a class of their own."""
+    here, there = multiprocessing.Pipe()
+
+    class Pipe:
+        def fileno(self) -> int:
+            return here.fileno()
+
+    worker, silent = _Worker(None, Pipe()), _Worker(None, multiprocessing.Pipe()[0])  # type: ignore[arg-type]
+    there.send("done")
+    assert LocalWorkers(2)._ready([worker]) == [worker]
+    assert LocalWorkers(2)._ready([worker, silent])[0] is worker
 
 
 def test_an_error_costs_one_task_only() -> None:

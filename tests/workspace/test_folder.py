@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -326,3 +327,28 @@ def test_killed_while_painting_every_finished_stroke_is_there(workspace: Workspa
     different = (found != saved).nonzero()
     assert all(v.size == 0 or np.ptp(v) < n for v, n in zip(different, (3, 61), strict=True))
     assert np.count_nonzero(saved) > 0
+
+
+def test_two_threads_that_copy_sections_do_not_undo_each_other(workspace: Workspace, image: Stack) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    class Slow:
+        def read(self, z: int) -> np.ndarray:
+            begun.set()
+            assert go.wait(60)
+            return image.read(z)
+
+    first = threading.Thread(target=workspace.copy.add, args=(Slow(), [0, 1]))
+    second = threading.Thread(target=workspace.copy.add, args=(image, [1, 2]))
+    first.start()
+    assert begun.wait(60)
+    second.start()
+    second.join(1)
+    go.set()
+    first.join()
+    second.join()
+    assert workspace.copy.sections == [0, 1, 2]
+    copied = workspace.copy.stack()
+    assert copied is not None
+    for z in range(3):
+        np.testing.assert_array_equal(copied.read(z), image.read(z))

@@ -146,6 +146,23 @@ def test_stopping_and_closing_keep_the_best_so_far(annotated: Annotated, setting
     assert not workspace.rounds.find(3).stopped
 
 
+def test_stopping_ends_the_prediction_after_a_round_but_not_the_round(
+    annotated: Annotated, settings: RetrainSettings
+) -> None:
+    workspace, stack, _ = annotated
+    heard: list[dict[str, Any]] = []
+
+    def stop() -> bool:
+        return {"event": "phase", "phase": "predicting"} in heard
+
+    for event in retrain(workspace, stack, replace(settings, predict=(0, 1)), stop=stop):
+        heard.append(event)
+    assert [e["event"] for e in heard].count("predicted") == 0
+    assert not heard[-1]["round"]["stopped"]
+    assert workspace.rounds.find(1).number == 1
+    assert workspace.rounds.prediction(1, stack.shape).sections == []
+
+
 def test_from_scratch(annotated: Annotated) -> None:
     workspace, stack, truth = annotated
     *_, last = retrain(workspace, stack, RetrainSettings(start="scratch", steps=30, device="cpu"))

@@ -98,7 +98,9 @@ class ImageAnnotation(SharedLayers):
 
     def take_back(self, region: ReviewedRegion) -> None:
         """Give a reviewed region back to the network."""
-        self.open().regions.remove(region.number)
+        workspace = self.open()
+        self.flush()  # strokes absorbed later would bring back what was reviewed below them
+        workspace.regions.remove(region.number)
         self._show_region(region)
 
     def lock(self, region: ReviewedRegion, locked: bool) -> None:

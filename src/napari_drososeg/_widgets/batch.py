@@ -50,7 +50,7 @@ class BatchWidget(BatchChoice):
         self.undocked.connect(self.runner.close)
         self.altered.connect(self.update_state)
         self.looked.connect(self._show_outlook)
-        for name in REMEMBERED:
+        for name in (*REMEMBERED, "network"):
             getattr(self, name).changed.connect(self._remember)
         for field in (
             self.source, self.files, self.pattern, self.subfolders, self.network, self.output, self.form, self.areas,

@@ -191,12 +191,15 @@ class NetworkChoice(FieldForm):
         except (OSError, ValueError, KeyError, TypeError) as error:  # a registry cut short, a folder without rights
             self.cards, self._zoo_problem = [], f"The list of networks cannot be read ({error}). {NO_NETWORK}"
         chosen = self.network.value
-        self.network.choices = [(choice_title(card), card.name) for card in self.cards]
         names = [card.name for card in self.cards]
-        for name in (chosen, preferences.load(self.section).get("network"), DEFAULT_NETWORK):
-            if name in names:
-                self.network.value = name
-                break
+        with self.network.changed.blocked():  # what Qt falls back to meanwhile is nobody's choice
+            self.network.choices = [(choice_title(card), card.name) for card in self.cards]
+            for name in (chosen, preferences.load(self.section).get("network"), DEFAULT_NETWORK):
+                if name in names:
+                    self.network.value = name
+                    break
+        if self.network.value != chosen:
+            self.network.changed.emit(self.network.value)
 
     @property
     def card(self) -> NetworkCard | None:

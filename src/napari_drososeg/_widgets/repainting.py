@@ -136,7 +136,8 @@ class Repainter(QObject):
             target.write(key[0], box, self._labels.read(key[0], *box))
             if not self._known or self._known[0][0] != key[0]:
                 _, height, width = shape_of(target.image)
-                target.done.add(key[0], (0, height, 0, width))
+                if self._labels.counts(key[0]).sum() == height * width:  # else it was stopped on the way
+                    target.done.add(key[0], (0, height, 0, width))
                 if key[0] == view_of(self.viewer, target.image).section:
                     target.layer.refresh(thumbnail=False, highlight=False, extent=False)
         if not self._known:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import napari
 
     from napari_drososeg._widgets.annotating import ImageAnnotation
+    from napari_drososeg.classes import ClassTable
     from napari_drososeg.workspace.recipes import RetrainSettings
 
 TICK_MS, BUSY_MS = 250, 20
@@ -48,6 +49,7 @@ class RetrainWidget(RoundActions):
         super().__init__(getattr(napari_viewer, "__wrapped__", napari_viewer), parent)
         self.training = TrainingRun(self)
         self._trained: tuple[ImageAnnotation, Target | None, RetrainSettings, str] | None = None
+        self._trained_classes: ClassTable
         self._ticking = QTimer(self)
         self._ticking.setInterval(TICK_MS)
         self._ticking.timeout.connect(self.tick)
@@ -97,6 +99,7 @@ class RetrainWidget(RoundActions):
     def _image_changed(self) -> None:
         if self.image.value is not self._image:  # what was said and asked is of the image before
             self.outcome, self._asked, self.question.visible = "", None, False
+            self.finder.forget()
             self.repainter.runner.forget_message()
         super()._image_changed()
 
@@ -163,11 +166,12 @@ class RetrainWidget(RoundActions):
         self.problem.value, self.problem.visible = reason, bool(reason)
         self._show_button(problems, reason)
         self._show_progress()
-        annotation = self._trained[0] if training.busy and self._trained else self.annotation
-        if annotation is not None and training.state.losses:
-            locked = annotation.overview is not None and bool(annotation.overview.locked.any())
-            self.plot.draw(training.state, annotation.classes, locked)
+        if self._trained is not None and training.state.losses:  # whatever image is chosen now
+            trained = self._trained[0]
+            locked = trained.overview is not None and bool(trained.overview.locked.any())
+            self.plot.draw(training.state, self._trained_classes, locked)
         self.plot.setVisible(bool(training.state.losses))
+        annotation = self.annotation
         can_copy = annotation is not None and annotation.workspace is not None and not training.busy
         self.copy_button.enabled = can_copy
         self.copy_button.tooltip = (
@@ -230,6 +234,7 @@ class RetrainWidget(RoundActions):
         self.question.visible = False
         self.repainter.cancel()
         self._trained = annotation, self.target, settings, self.kind
+        self._trained_classes = annotation.classes
         find = partial(image_file, annotation.stack, workspace, file_of(annotation.image), settings.predict)
         self.training.start(workspace.folder, settings, find, annotation.image.name)
         self.update_state()

@@ -174,10 +174,8 @@ class RoundActions(Reviewing):
         except DrososegError as error:
             files.say_failure(error)
             return
-        assert cards[1].spec is not None
-        config = predict_config(cards[1].spec, self.pixel_size)
         pair = Pair((first, second), cards, annotation.section)
-        self.comparer.start(annotation.image, annotation.stack, pair, config)
+        self.comparer.start(annotation.image, annotation.stack, pair, self.pixel_size)
 
     def _comparer_changed(self) -> None:
         self.outcome = self.comparer.message

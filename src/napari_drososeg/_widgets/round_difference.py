@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_drososeg._widgets.error_maps import MARK
 from napari_drososeg._widgets.layers import add_above, label_colormap, label_features, shape_of, space_of
+from napari_drososeg._widgets.repainting import predict_config
 from napari_drososeg._widgets.store import IN_MEMORY_BYTES
 from napari_drososeg._widgets.work import Work
 from napari_drososeg._widgets.worker import Control, State, be_polite, handing_over
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from qtpy.QtCore import QObject
 
     from napari_drososeg.classes import ClassTable
-    from napari_drososeg.inference import PredictConfig
     from napari_drososeg.io import Stack
     from napari_drososeg.zoo import NetworkCard
 
@@ -46,14 +46,16 @@ class Pair:
     section: int
 
 
-def _differences(stack: Stack, pair: Pair, config: PredictConfig, control: Control) -> Iterator[NDArray[np.uint8]]:
+def _differences(stack: Stack, pair: Pair, pixel_size: float | None, control: Control) -> Iterator[NDArray[np.uint8]]:
     from napari_drososeg.inference import Predictor
 
     be_polite()
     with handing_over(control):
         found = []
         for card in pair.cards:
+            assert card.spec is not None
             labels = np.zeros(stack.shape[1:], np.uint8)
+            config = predict_config(card.spec, pixel_size)  # each its own: rounds may be of two architectures
             predictor = Predictor(str(card.path or card.name), config, cancelled=control.stop.is_set)
             for result in predictor.run(stack, predictor.plan(stack, sections=[pair.section])):
                 if control.stop.is_set():
@@ -70,14 +72,14 @@ class RoundComparer(Work):
         super().__init__(viewer, parent)
         self.layer: Labels | None = None
 
-    def start(self, image: Image, stack: Stack, pair: Pair, config: PredictConfig) -> None:
-        """Begin; the comparison before must have ended."""
+    def start(self, image: Image, stack: Stack, pair: Pair, pixel_size: float | None) -> None:
+        """Begin; the comparison before must have ended. `pixel_size` is that of the image in nm, if it is known."""
         self._clear()
         self._image, self._pair = image, pair
         self._share = 0.0
         first, second = pair.numbers
         self._set_state(State.RUNNING, f"Comparing round {first} with round {second} …")
-        self._begin("Comparing rounds on", image.name, _differences, stack, pair, config)
+        self._begin("Comparing rounds on", image.name, _differences, stack, pair, pixel_size)
 
     def _take(self, piece: NDArray[np.uint8]) -> None:
         self._share = float(np.count_nonzero(piece)) / piece.size
@@ -93,10 +95,10 @@ class RoundComparer(Work):
         """Return the layer of this pair, which is made where it is not there."""
         image, (first, second) = self._image, self._pair.numbers
         name = f"{image.name} round {first} or {second}"
-        for layer in self.viewer.layers:
-            if MARK in layer.metadata and layer.name == name and layer.data.shape[0] != 1:
-                return layer
         shape = shape_of(image)[3 - image.ndim :]
+        for layer in self.viewer.layers:
+            if MARK in layer.metadata and layer.name == name and layer.data.shape == shape:
+                return layer
         whole = int(np.prod(shape, dtype=np.int64)) <= IN_MEMORY_BYTES
         layer = Labels(
             np.zeros(shape if whole or image.ndim == 2 else (1, *shape[1:]), np.uint8),

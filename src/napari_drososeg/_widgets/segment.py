@@ -77,7 +77,7 @@ class SegmentWidget(Choice):
         self.network.changed.connect(self._network_changed)
         for field in (self.scope, self.first, self.last, *self.how, self.probabilities, self.uncertainty):
             field.changed.connect(self.update_state)
-        for name in REMEMBERED:  # at once: napari closes its widgets in more ways than can be waited for
+        for name in (*REMEMBERED, "network"):  # at once: napari closes its widgets in more ways than can be waited for
             getattr(self, name).changed.connect(lambda _value: self.remember(REMEMBERED))
         self.pixel_size.changed.connect(self._pixel_size_changed)
         self.open_button.clicked.connect(lambda: files.open_menu(self, self.viewer, self.open_button.native))

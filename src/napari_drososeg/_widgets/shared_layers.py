@@ -124,8 +124,6 @@ class SharedLayers:
                 painting = Painting(target, Steps(target.layer))
                 target.before_forgetting = painting.forget
                 self.paintings.append(painting)
-                if self.workspace is not None:
-                    self._connect(painting)
 
     def _connect(self, painting: Painting) -> None:
         """Keep what is painted on a layer in the workspace from now on, and show there what is known."""
@@ -217,6 +215,8 @@ class SharedLayers:
         """Do one piece of work; False when there is none."""
         if self.workspace is None and any(_holds_painting(p.target.store.keeper) for p in self.paintings):
             self.open()
+        for painting in self.paintings:
+            self._connect(painting)  # one that is new, or that a full disk kept out
         free = [p for p in self.paintings if p.free]
         for painting in free:
             if painting.dirty:

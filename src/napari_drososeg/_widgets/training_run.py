@@ -12,6 +12,7 @@ from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_drososeg._widgets.annotating import is_image
+from napari_drososeg._widgets.job import duration
 from napari_drososeg._widgets.training_process import TrainingProcess
 from napari_drososeg._widgets.training_state import TrainingState, arguments
 from napari_drososeg._widgets.work import ActivityBar
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
     from napari_drososeg.workspace.recipes import RetrainSettings
 
 POLL_MS = 100
-PATIENCE = 60.0
-"""Seconds after Stop until the process is ended; scoring and predicting may take that long."""
+PATIENCE = 300.0
+"""Seconds after Stop until the process is ended, and its round with it; where much is annotated, fitting and scoring
+may take minutes."""
+
+
+Prepared = tuple[object, Path | None, Exception | None]
+"""For which press of Retrain, the file of the image, and what went wrong."""
 
 
 class Stage(Enum):
@@ -62,6 +68,7 @@ class TrainingRun(QObject):
         self.state = TrainingState()
         self.wall = 0.0
         self._process: TrainingProcess | None = None
+        self._press: object = None
         self._bar = ActivityBar()
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
@@ -97,10 +104,16 @@ class TrainingRun(QObject):
         self._begin = time.monotonic()
         self._job = folder, settings
         self._bar.begin(f"Retraining on {name}")
-        worker = create_worker(image, _start_thread=False)
+        press = self._press = object()
+
+        def prepare() -> Prepared:
+            try:
+                return press, image(), None
+            except Exception as error:
+                return press, None, error
+
+        worker = create_worker(prepare, _start_thread=False)
         worker.returned.connect(self._prepared)
-        worker.errored.connect(self._failed)
-        self._worker = worker
         worker.start()
         self.changed.emit()
 
@@ -131,9 +144,13 @@ class TrainingRun(QObject):
 
     # ---------------------------------------------------------------- from the thread and the process
 
-    def _prepared(self, image: Path | None) -> None:
-        if self.stage is not Stage.TRAINING or self._process is not None:
-            return  # stopped before it began
+    def _prepared(self, prepared: Prepared) -> None:
+        press, image, failure = prepared
+        if self.stage is not Stage.TRAINING or press is not self._press:
+            return  # stopped before it began, and perhaps begun again
+        if failure is not None:
+            self._end(str(failure))
+            return
         folder, settings = self._job
         try:
             self._process = TrainingProcess([*arguments(folder, settings, image), "--json"])
@@ -143,10 +160,6 @@ class TrainingRun(QObject):
         self.state.phase = "starting"
         self._timer.start()
         self.changed.emit()
-
-    def _failed(self, error: Exception) -> None:
-        if self.busy:
-            self._end(str(error))
 
     def _poll(self) -> None:
         process = self._process
@@ -159,8 +172,11 @@ class TrainingRun(QObject):
         self._bar.show(self.state.fraction)
         if self._bar.cancelled:
             self.stop()
-        if self.stage is Stage.STOPPING and time.monotonic() > self._stopped + PATIENCE:
+        late = self.stage is Stage.STOPPING and time.monotonic() > self._stopped + PATIENCE
+        if late and not over and self.state.round is None:
             process.kill()
+            self._end(f"The training did not stop within {duration(PATIENCE)} and was ended: nothing of it is kept.")
+            return
         if self.state.round is not None:  # all is on disk; what libraries do at the end of a process takes seconds
             process.kill()
         if over or self.state.round is not None:

@@ -191,8 +191,8 @@ class LocalWorkers(Executor):
             yield self._workers[-1]
 
     def _ready(self, busy: list[_Worker]) -> list[_Worker]:
-        pipes = {w.pipe: w for w in busy}
-        return [pipes[p] for p in wait(list(pipes)) if isinstance(p, Connection)]
+        ready = wait([w.pipe for w in busy])
+        return [w for w in busy if w.pipe in ready]
 
     def _receive(self, worker: _Worker, task: Task) -> Update:
         """Read what a worker says; that it is gone is a fault."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class ImageCopy:
 
     def __init__(self, folder: Path, image: ImageIdentity) -> None:
         self._array, self._list, self._image = folder / "image.zarr", folder / "image.json", image
+        self._adding = threading.Lock()
 
     @property
     def sections(self) -> list[int]:
@@ -37,13 +39,17 @@ class ImageCopy:
             return []
 
     def add(self, stack: Stack, sections: Iterable[int]) -> None:
-        """Copy sections that are not there yet.
+        """Copy sections that are not there yet; threads do it one after the other.
 
         Raises
         ------
         DrososegError
             If the disk is full.
         """
+        with self._adding:
+            self._add(stack, sections)
+
+    def _add(self, stack: Stack, sections: Iterable[int]) -> None:
         import zarr
 
         there = self.sections

@@ -67,8 +67,8 @@ def retrain(
     settings : RetrainSettings, optional
         How.
     stop : callable
-        Asked at every step; True ends training early, keeps the best so far and finishes the round. Closing the
-        generator while it trains does the same, without prediction.
+        Asked at every step; True ends training early, keeps the best so far and finishes the round without what is
+        not predicted yet. Closing the generator while it trains does the same.
 
     Yields
     ------
@@ -131,9 +131,11 @@ class _Retraining:
         yield {"event": "phase", "phase": "scoring"}
         finished = self._keep(training)
         for z in self.settings.predict:
+            if stop():
+                break
             yield {"event": "phase", "phase": "predicting"}
-            self._predict(z)
-            yield {"event": "predicted", "section": z}
+            if self._predict(z, stop):
+                yield {"event": "predicted", "section": z}
         finished = replace(finished, seconds=round(time.perf_counter() - self.begin, 2))
         self.workspace.rounds.add(finished)
         yield {"event": "round", "round": finished.to_dict()}
@@ -278,11 +280,15 @@ class _Retraining:
             parent=None if self.from_scratch else self.parent,
         )
 
-    def _predict(self, z: int) -> None:
+    def _predict(self, z: int, stop: Callable[[], bool]) -> bool:
+        """Predict a section into the workspace, tile by tile; False if `stop` came in between."""
         predictor = Predictor(self.workspace.rounds.checkpoint(self.number), self._predict_config)
         target = self.workspace.rounds.prediction(self.number, self.workspace.image.shape)
         for result in predictor.run(self.stack, predictor.plan(self.stack, sections=[z])):
+            if stop():
+                return False
             target.write(result.z, *result.slices, result.labels)
+        return True
 
 
 def _training_event(event: TrainEvent, steps: int) -> Event:
