@@ -343,8 +343,14 @@ def test_the_pixel_size_is_asked_where_the_image_does_not_say_it(
     assert not widget.marked("pixel_size")
     assert widget.settings().pixel_size is None
     image.scale, image.units = (0.05, 0.0092, 0.0092), ("um", "um", "um")
-    qtbot.waitUntil(lambda: not widget.nm_row.visible, timeout=5000)
+    qtbot.waitUntil(lambda: widget.nm.value == pytest.approx(9.2), timeout=5000)
     assert widget.settings().pixel_size == pytest.approx(9.2)
+    widget.nm.value = 12.0  # the file is wrong
+    qtbot.wait(300)
+    assert widget.nm.value == segment.pixel_size.value == 12.0
+    assert widget.settings().pixel_size == segment.job().config.pixel_size == 12.0
+    widget.nm.value = 0
+    qtbot.waitUntil(lambda: widget.nm.value == pytest.approx(9.2), timeout=5000)
 
 
 def ended(process: psutil.Process) -> bool:

@@ -20,6 +20,27 @@ def test_the_pixel_size_follows_the_layers_scale(open_widget: Any, stack: np.nda
     assert widget.job().config.pixel_size == pytest.approx(9.2)
 
 
+def test_the_user_knows_better_than_a_wrong_scale(open_widget: Any, qtbot: Any, stack: np.ndarray) -> None:
+    widget = open_widget(stack)
+    layer = widget.viewer.layers[0]
+    layer.units = ("um", "um", "um")  # and a scale of 1: what many programs write
+    assert widget.pixel_size.value == 1000
+    qtbot.waitUntil(lambda: not widget.run_button.enabled, timeout=5000)
+    widget.pixel_size.value = 9.2
+    assert widget.pixel_size.value == 9.2
+    assert widget.run_button.enabled
+    assert widget.job().config.pixel_size == 9.2
+    assert "1000 nm; what stands here counts" in widget.problem.value
+    widget.network.value = "unet"  # nothing else puts the file's back
+    assert widget.pixel_size.value == 9.2
+    widget.pixel_size.value = 0
+    assert widget.pixel_size.value == 1000
+    widget.pixel_size.value = 9.2
+    layer.scale = (0.05, 0.005, 0.005)  # mended in the layer: said later
+    assert widget.pixel_size.value == pytest.approx(5.0)
+    qtbot.waitUntil(lambda: not widget.problem.value, timeout=5000)
+
+
 def test_the_range_follows_the_layers_data(open_widget: Any, stack: np.ndarray) -> None:
     widget = open_widget(stack)
     widget.viewer.layers[0].data = np.concatenate([stack, stack])

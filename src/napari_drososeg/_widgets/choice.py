@@ -6,17 +6,16 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from magicgui.widgets import FloatSpinBox
 from napari.layers import Image
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QWidget
 
-from napari_drososeg._widgets import checks
+from napari_drososeg._widgets import checks, pixel_size
 from napari_drososeg._widgets.fields import MARK
 from napari_drososeg._widgets.form import Form
 from napari_drososeg._widgets.job import Job, Scope, halo_of, read_pixels
-from napari_drososeg._widgets.layers import image_problem, shape_of, stack_of, view_of, voxel_size_of
+from napari_drososeg._widgets.layers import image_problem, shape_of, stack_of, view_of
 from napari_drososeg.data.contrast import looks_inverted
 from napari_drososeg.inference import PredictConfig
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 REMEMBERED = ("scope", "device", "engine", "precision", "halo", "orientations", "probabilities", "uncertainty")
 SEEN_OF_IMAGE = ("scale", "units", "metadata", "data")
 """Events of an image layer after which the form reads it again."""
-PIXEL_SIZE_KEY = "drososeg_pixel_size"
-"""Key in an image layer's metadata under which the user's answer is kept: it belongs to the image."""
 
 
 TILE = 768
@@ -122,6 +119,8 @@ class Choice(Form):
             self._fill_range()
             self._judge_contrast()
         else:
+            if event.type != "metadata" and self._image is not None:
+                pixel_size.restated(self._image)
             self._fill_pixel_size()
         self._look_later()
 
@@ -133,26 +132,24 @@ class Choice(Form):
             self.first.value, self.last.value = 0, n - 1
 
     def _fill_pixel_size(self) -> None:
-        known = self._known_pixel_size()
-        answered = self._image.metadata.get(PIXEL_SIZE_KEY) if self._image is not None else None
         card = self.card
         guess = card.spec.pixel_size if card is not None and card.spec is not None else 0.0
-        put_size(self.pixel_size, known or answered or guess)
+        pixel_size.put_size(self.pixel_size, self._known_pixel_size() or guess)
 
     def _network_changed(self) -> None:
-        if self._known_pixel_size() is None and PIXEL_SIZE_KEY not in self._metadata():
+        if self._known_pixel_size() is None:
             self._fill_pixel_size()
         self.altered.emit()
 
     def _known_pixel_size(self) -> float | None:
+        """Pixel size as the user or else the image says it."""
         if self._image is None or image_problem(self._image) is not None:
             return None
-        _, y, x = voxel_size_of(self._image)
-        return None if y is None or x is None else (y + x) / 2
+        return pixel_size.answered(self._image) or pixel_size.stated(self._image)
 
     def _pixel_size_changed(self) -> None:
-        if self._image is not None and self.pixel_size.value > 0:
-            self._image.metadata = {**self._image.metadata, PIXEL_SIZE_KEY: self.pixel_size.value}
+        if self._image is not None and (self.pixel_size.value > 0 or pixel_size.stated(self._image)):
+            pixel_size.answer(self._image, self.pixel_size.value)
         self.altered.emit()
 
     def config(self) -> PredictConfig:
@@ -190,11 +187,13 @@ class Choice(Form):
         if not self._closed and not self._later.isActive():
             self._later.start()
 
-    def _metadata(self) -> dict[str, Any]:
-        return self._image.metadata if self._image is not None else {}
-
     def _pixel_question(self) -> str | None:
-        if self._image is None or self._known_pixel_size() or PIXEL_SIZE_KEY in self._metadata():
+        if self._image is None or image_problem(self._image) is not None:
+            return None
+        said, own = pixel_size.answered(self._image), pixel_size.stated(self._image)
+        if said and own and abs(said - own) > 0.01 * own:
+            return f"The image says that its pixels are {own:g} nm; what stands here counts. 0 takes it back."
+        if said or own:
             return None
         return (
             f"The image does not say how large its pixels are. Is {self.pixel_size.value:g} nm right? "
@@ -233,13 +232,6 @@ class Choice(Form):
             return None
         pixels = read_pixels(job, card.spec, shape_of(image))
         return None if pixels is None else pixels * rate
-
-
-def put_size(field: FloatSpinBox, size: float) -> None:
-    """Put a pixel size into its field, unless it stands there: the user may be typing it."""
-    if abs(field.value - size) > 0.005:  # the field has two decimals
-        with field.changed.blocked():
-            field.value = round(size, 4)
 
 
 def tile_edge(spec: NetworkSpec | None, halo: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Labels, Layer
@@ -69,7 +70,7 @@ class KnownValues:
     """Largest and smallest values of layers in memory, kept until `forget`."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, tuple[int, ...]], tuple[int, int]] = {}
+        self._kept: WeakKeyDictionary[Labels, dict[tuple[int, ...], tuple[int, int]]] = WeakKeyDictionary()
 
     def forget(self) -> None:
         """Look again next time: somebody painted."""
@@ -81,11 +82,11 @@ class KnownValues:
         size = len(sections) * int(np.prod(shape_of(layer)[1:], dtype=np.int64))
         if not isinstance(data, np.ndarray) or isinstance(data, np.memmap) or size > MAX_CHECKED:
             return None
-        key = (id(layer), sections)
-        if key not in self._kept:
+        kept = self._kept.setdefault(layer, {})
+        if sections not in kept:
             parts = [data if data.ndim == 2 else data[z] for z in sections]
-            self._kept[key] = (min(int(p.min()) for p in parts), max(int(p.max()) for p in parts))
-        return self._kept[key]
+            kept[sections] = (min(int(p.min()) for p in parts), max(int(p.max()) for p in parts))
+        return kept[sections]
 
 
 def sections_of(target: Target | None, n_sections: int, in_view: int | None) -> tuple[tuple[int, ...], str]:

@@ -25,8 +25,8 @@ class Form(NetworkChoice):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(
             "Width of a pixel in nanometres. The image is rescaled for the network where this differs by more than "
-            "15 % from what it was trained at; a wrong size makes every network fail. The labels come back on the "
-            "image's own pixels.",
+            "15 % from what it was trained at; a wrong size makes every network fail. What you type goes before "
+            "what the image says; 0 takes it back. The labels come back on the image's own pixels.",
             parent,
         )
         self._build_choice()

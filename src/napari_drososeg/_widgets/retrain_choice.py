@@ -11,12 +11,11 @@ from napari.layers import Image, Labels
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
-from napari_drososeg._widgets import checks, preferences
+from napari_drososeg._widgets import checks, pixel_size, preferences
 from napari_drososeg._widgets.annotating import ImageAnnotation, is_workspace
-from napari_drososeg._widgets.choice import PIXEL_SIZE_KEY, put_size
 from napari_drososeg._widgets.error_maps import is_error_map
 from napari_drososeg._widgets.job import duration
-from napari_drososeg._widgets.layers import Target, Targets, file_of, image_problem, shape_of, stack_of, voxel_size_of
+from napari_drososeg._widgets.layers import Target, Targets, file_of, image_problem, shape_of, stack_of
 from napari_drososeg._widgets.network_card import choice_title
 from napari_drososeg._widgets.retrain_form import RetrainForm
 from napari_drososeg._widgets.training_state import SECTION, expected_seconds
@@ -96,26 +95,30 @@ class RetrainChoice(RetrainForm):
         if image is self._image:
             return
         if self._image is not None:
-            with contextlib.suppress(TypeError, ValueError, RuntimeError):
-                self._image.events.data.disconnect(self._data_changed)
             for name in ("scale", "units", "metadata"):
                 with contextlib.suppress(TypeError, ValueError, RuntimeError):
-                    getattr(self._image.events, name).disconnect(self._look_later)
+                    getattr(self._image.events, name).disconnect(self._image_altered)
         self._image, self._start_chosen = image, False
         if image is not None:
-            image.events.data.connect(self._data_changed)
             for name in ("scale", "units", "metadata"):
-                getattr(image.events, name).connect(self._look_later)
+                getattr(image.events, name).connect(self._image_altered)
         self._open_annotation()
         self._fill_labels()
         self.load_networks()
 
-    def _data_changed(self, _event: Any = None) -> None:
-        """Begin anew: the layer shows other pixels, and what was annotated belongs to those before."""
-        if not self._closed and self._image in self.annotations:
-            self.annotations.pop(self._image).close()
-            self._open_annotation()
-            self._look_later()
+    def _image_altered(self, event: Any) -> None:
+        if not self._closed and self._image is not None and event.type != "metadata":
+            pixel_size.restated(self._image)
+        self._look_later()
+
+    def _data_changed(self, event: Any) -> None:
+        """Begin anew, whichever image is chosen: it shows other pixels, and what was annotated belongs to the old."""
+        image = event.source
+        if not self._closed and image in self.annotations:
+            self.annotations.pop(image).close()
+            if image is self._image:
+                self._open_annotation()
+                self._look_later()
 
     def _open_annotation(self) -> None:
         image = self._image
@@ -125,6 +128,7 @@ class RetrainChoice(RetrainForm):
             self.annotations[image] = ImageAnnotation(self.viewer, image, folder_of(image), self._new_classes())
         except (DrososegError, OSError):  # an image that cannot be read; `problems` says so
             return
+        image.events.data.connect(self._data_changed)  # once, however often it is said
         self.take_found_size(self.annotations[image])
 
     @property
@@ -203,15 +207,11 @@ class RetrainChoice(RetrainForm):
 
     @property
     def pixel_size(self) -> float | None:
-        """Pixel size in nm: of the layer, as answered in the Segment widget, or as the workspace knows it."""
+        """Pixel size in nm: as the user said, here or in the Segment widget, of the layer, or of the workspace."""
         if self._image is None:
             return None
-        _, y, x = voxel_size_of(self._image)
-        if y is not None and x is not None:
-            return (y + x) / 2
-        answered = self._image.metadata.get(PIXEL_SIZE_KEY)
-        if answered:
-            return float(answered)
+        if known := pixel_size.answered(self._image) or pixel_size.stated(self._image):
+            return known
         workspace = self.annotation.workspace if self.annotation is not None else None
         return workspace.pixel_size if workspace is not None else None
 
@@ -222,22 +222,21 @@ class RetrainChoice(RetrainForm):
         """
         if self._image is None:
             return
-        kept = {k: v for k, v in self._image.metadata.items() if k != PIXEL_SIZE_KEY}
-        self._image.metadata = kept | ({PIXEL_SIZE_KEY: self.nm.value} if self.nm.value else {})
+        pixel_size.answer(self._image, self.nm.value)
         self.altered.emit()
 
     def take_found_size(self, annotation: ImageAnnotation) -> None:
         """Keep with the image what its rounds found out of its pixel size, where nobody has answered."""
         image, workspace = annotation.image, annotation.workspace
         size = workspace.pixel_size if workspace is not None else None
-        if size and PIXEL_SIZE_KEY not in image.metadata and None in voxel_size_of(image)[1:]:
-            image.metadata = {**image.metadata, PIXEL_SIZE_KEY: size}
+        if size and not pixel_size.answered(image) and pixel_size.stated(image) is None:
+            pixel_size.answer(image, size)
 
     def show_pixel_size(self) -> None:
-        """Show what is known where the image itself does not say it."""
+        """Show what is known; the user may know better."""
         image = self._image
-        self.nm_row.visible = image is not None and not image_problem(image) and None in voxel_size_of(image)[1:]
-        put_size(self.nm, self.pixel_size or 0)
+        self.nm_row.visible = image is not None and not image_problem(image)
+        pixel_size.put_size(self.nm, self.pixel_size or 0)
 
     def settings(self) -> RetrainSettings:
         """How a round is trained, as the form says it."""

@@ -102,9 +102,9 @@ class RetrainForm(FieldForm):
             min=0,
             max=100_000,
             step=0.1,
-            tooltip="How large a pixel of the image is, which the image does not say: networks see it as large as what "
-            "they were trained on. Where nobody has said it, here or under Segment, the first round finds it out from "
-            "what you paint.",
+            tooltip="How large a pixel of the image is: networks see it as large as what they were trained on. What "
+            "you type goes before what the image says; 0 takes it back. Where neither says it, the first round finds "
+            "it out from what you paint.",
         )
         self.nm.native.setSpecialValueText("unknown")
         self.nm_row = self.row("pixel_size", "nm/pixel", self.nm)

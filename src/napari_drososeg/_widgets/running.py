@@ -123,16 +123,15 @@ class Runner(Work):
 
     def _loader(self, job: Job) -> Callable[[Callable[[str], None]], Predictor]:
         def load(notify: Callable[[str], None]) -> Predictor:
-            key = (job.sha256, job.network, job.config)
-            if self._predictor is None or self._predictor[0] != key:
-                from napari_drososeg.inference import Predictor
+            from napari_drososeg.inference import Predictor
 
-                self._predictor = None  # two networks need not fit into memory together
-                predictor = Predictor(
-                    job.network, job.config, notify=notify, cancelled=lambda: self._control.stop.is_set()
-                )
-                self._predictor = (key, predictor)
-            return self._predictor[1]
+            key, kept = (job.sha256, job.network, job.config), self._predictor
+            if kept is not None and kept[0] == key:
+                return kept[1]
+            kept = self._predictor = None  # two networks need not fit into memory together
+            predictor = Predictor(job.network, job.config, notify=notify, cancelled=lambda: self._control.stop.is_set())
+            self._predictor = (key, predictor)
+            return predictor
 
         return load
 

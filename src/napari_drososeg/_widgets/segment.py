@@ -12,8 +12,8 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QWidget
 
-from napari_drososeg._widgets import files
-from napari_drososeg._widgets.choice import PIXEL_SIZE_KEY, REMEMBERED, Choice
+from napari_drososeg._widgets import files, pixel_size
+from napari_drososeg._widgets.choice import REMEMBERED, Choice
 from napari_drososeg._widgets.form import SCOPES
 from napari_drososeg._widgets.job import Scope, command_line, duration
 from napari_drososeg._widgets.layers import (
@@ -244,7 +244,7 @@ class SegmentWidget(Choice):
             self.update_state()
             return
         if self._known_pixel_size() is None:
-            image.metadata = {**image.metadata, PIXEL_SIZE_KEY: self.pixel_size.value}  # asked and answered
+            pixel_size.answer(image, self.pixel_size.value)  # asked and answered
         try:
             stack = stack_of(image)
         except Exception as error:

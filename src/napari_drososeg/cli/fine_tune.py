@@ -39,7 +39,9 @@ def fine_tune(
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", help="Network to start from: a name, a .safetensors file, or 'scratch'. [default: unet]"
+            "--from",
+            help="Network to start from: a name, a .safetensors file, or 'scratch'. [default: the round in use of a "
+            "workspace, or else unet]",
         ),
     ] = None,
     output: Annotated[

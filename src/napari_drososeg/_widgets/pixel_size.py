@@ -1,0 +1,46 @@
+"""The pixel size of an image layer: what its scale says, what the user says instead, and the field for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_drososeg._widgets.layers import voxel_size_of
+
+if TYPE_CHECKING:
+    from magicgui.widgets import FloatSpinBox
+    from napari.layers import Image
+
+PIXEL_SIZE_KEY = "drososeg_pixel_size"
+"""Key in an image layer's metadata under which the user's answer is kept: it belongs to the image."""
+
+
+def stated(image: Image) -> float | None:
+    """Pixel size in nm as the layer's scale says it, the mean of y and x; None where that is no length."""
+    _, y, x = voxel_size_of(image)
+    return None if y is None or x is None else (y + x) / 2
+
+
+def answered(image: Image) -> float | None:
+    """Pixel size in nm as the user said it."""
+    size = image.metadata.get(PIXEL_SIZE_KEY)
+    return float(size) if size else None
+
+
+def answer(image: Image, size: float | None) -> None:
+    """Keep what the user says. It goes before what the file says, which is often wrong; None or 0 takes it back."""
+    if size != image.metadata.get(PIXEL_SIZE_KEY):
+        kept = {k: v for k, v in image.metadata.items() if k != PIXEL_SIZE_KEY}
+        image.metadata = kept | ({PIXEL_SIZE_KEY: size} if size else {})
+
+
+def restated(image: Image) -> None:
+    """Forget the answer if the layer was given another scale that says a length: that was said later."""
+    if stated(image) is not None:
+        answer(image, None)
+
+
+def put_size(field: FloatSpinBox, size: float) -> None:
+    """Put a pixel size into its field, unless it stands there: the user may be typing it."""
+    if abs(field.value - size) > 0.005:  # the field has two decimals
+        with field.changed.blocked():
+            field.value = round(size, 4)
