@@ -196,6 +196,10 @@ def test_axes_of_length_one_are_squeezed_and_longer_refused(tmp_path: Path, volu
     tifffile.imwrite(tmp_path / "t.tif", volume, imagej=True, metadata={"axes": "TYX"})
     with pytest.raises(DrososegError, match="5 time points"):
         read_stack(tmp_path / "t.tif")
+    # as GDAL and Matlab write channels; not to be taken for colours
+    tifffile.imwrite(tmp_path / "c.tif", volume, photometric="minisblack", planarconfig="separate")
+    with pytest.raises(DrososegError, match="5 channels"):
+        read_stack(tmp_path / "c.tif")
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])
