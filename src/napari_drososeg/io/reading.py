@@ -74,6 +74,8 @@ def _read(path: PathLike | Sequence[PathLike], *, indices: bool, missing_chunks:
         paths = sorted((Path(p).expanduser() for p in path), key=natural_key)
         if len(paths) > 1:
             for p in paths:
+                if p.is_dir():
+                    raise DrososegError(f"{p} is a folder; the sections of one stack are files: open it by itself.")
                 _check_file(p)
             return open_sections(paths, name=paths[0].parent.name, path=paths[0].parent, indices=indices)
         if not paths:
