@@ -248,5 +248,5 @@ def report(run: Batch, outcomes: list[Outcome], *, json: bool, events: bool, qui
     elif not quiet:
         from napari_drososeg.cli.summary import show_findings, show_outcomes
 
-        show_outcomes(outcomes, run.job, run.description)
+        show_outcomes(outcomes, run)
         show_findings(outcomes)
