@@ -40,8 +40,6 @@ def merged(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 def show_outcomes(outcomes: Sequence[Outcome], run: Batch) -> None:
     """Print the end of a ``predict`` command."""
-    from rich.markup import escape
-
     out = console.stdout_console()
     finished = [o for o in outcomes if o.state == "done"]
     if finished:
@@ -50,16 +48,16 @@ def show_outcomes(outcomes: Sequence[Outcome], run: Batch) -> None:
     if run.job.folder is None:
         only = outcomes[0]
         if only.state == "skipped":
-            out.print(f"{escape(str(only.target))} is done already", soft_wrap=True)
+            out.print(f"{only.target} is done already", soft_wrap=True)
         elif only.shape is not None:
             z, y, x = only.shape
-            out.print(f"{escape(str(only.target))}: {z} x {y} x {x} (z, y, x), {took}", soft_wrap=True)
+            out.print(f"{only.target}: {z} x {y} x {x} (z, y, x), {took}", soft_wrap=True)
         return
     counts = [
         f"{sum(o.state == state for o in outcomes)} {state}" for state in ("done", "skipped", "failed", "stopped")
     ]
     shown = ", ".join(c for c in counts if not c.startswith("0 "))
-    out.print(f"{escape(str(run.job.folder))}: {shown}" + (f"; {took}" if finished else ""), soft_wrap=True)
+    out.print(f"{run.job.folder}: {shown}" + (f"; {took}" if finished else ""), soft_wrap=True)
 
 
 def _speed(finished: Sequence[Outcome], run: Batch) -> str:
@@ -79,8 +77,6 @@ FINDINGS_SHOWN = 20
 
 def show_findings(outcomes: Sequence[Outcome]) -> None:
     """Print what is wrong with sections; nothing was left out or filled because of it."""
-    from rich.markup import escape
-
     found = [(o, f) for o in outcomes for f in o.findings]
     if not found:
         return
@@ -88,7 +84,7 @@ def show_findings(outcomes: Sequence[Outcome]) -> None:
     made = console.table("Sections to look at (all were predicted as they are)", "input", "section", "what", "detail")
     made.columns[2].justify = made.columns[3].justify = "left"
     for outcome, finding in found[:FINDINGS_SHOWN]:
-        made.add_row(escape(outcome.source.name), str(finding.section), finding.kind, finding.detail)
+        made.add_row(outcome.source.name, str(finding.section), finding.kind, finding.detail)
     out.print(made)
     if len(found) > FINDINGS_SHOWN:
         out.print(f"and {len(found) - FINDINGS_SHOWN} more; all are in the record and in --json")
