@@ -79,6 +79,14 @@ def test_info_says_that_a_stack_would_be_rescaled(drososeg: Run, own: Path, stac
     assert "rescaled by 2.00" in drososeg("info", stack_file, "--pixel-size", 9.2).stdout
 
 
+def test_info_says_what_predict_would_refuse(drososeg: Run, own: Path, stack_file: Path) -> None:
+    facts = json.loads(drososeg("info", stack_file, "--pixel-size", 4600, "--json").stdout)  # as a screen's
+    assert [(n["scale"], n["seconds"]) for n in facts["networks"] if n["name"] == "tiny"] == [(None, None)]
+    assert "refused: check the pixel size" in drososeg("info", stack_file, "--pixel-size", 4600).stdout
+    for size in (0, -4.6, "nan"):
+        assert "no size in nm" in drososeg("info", stack_file, "--pixel-size", size, code=2).stderr
+
+
 def test_info_estimates_from_an_earlier_run(drososeg: Run, own: Path, stack_file: Path, tmp_path: Path) -> None:
     from napari_drososeg.inference import PredictConfig, choose
     from napari_drososeg.inference.estimates import remember, speed_key
