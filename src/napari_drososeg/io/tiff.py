@@ -60,7 +60,7 @@ def open_tiff(path: Path, *, indices: bool = False) -> Stack:
             grey = _grey(series.keyframe, indices or classes is not None)
             sections = _sections(tif, series, path, grey)
             several = len(tif.series) > 1 and tif.is_ome
-    except DrososegError:
+    except (DrososegError, PermissionError):
         raise
     except Exception as error:  # tifffile raises errors of many kinds on damaged files
         raise DrososegError(f"{path} is not a TIFF file or is damaged ({error}): export it again.") from error
