@@ -114,6 +114,15 @@ def test_nothing_compared_and_nothing_of_another_kind_is_written_over(drososeg: 
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
+def test_an_error_map_that_cannot_be_is_refused_before_anything_is_compared(
+    drososeg: Run, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_drososeg.evaluation.evaluate", None)
+    run = ("evaluate", tmp_path / "pred.tif", tmp_path / "truth.tif", "--error-map")
+    assert "written as .tif or .png" in drososeg(*run, tmp_path / "errors.jpg", code=2).stderr
+    assert "write the 5 error maps to a .tif" in drososeg(*run, tmp_path / "errors.png", code=2).stderr
+
+
 def test_a_csv_appears_only_when_it_is_complete(
     drososeg: Run, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_drososeg.checkpoint import load_model, save_checkpoint
 from napari_drososeg.zoo import list_networks, user_folder
 
 Run = Callable[..., Any]
@@ -77,6 +79,14 @@ def test_info_says_that_a_stack_would_be_rescaled(drososeg: Run, own: Path, stac
     assert "rescaled by 2.00" in drososeg("info", stack_file, "--pixel-size", 9.2).stdout
 
 
+def test_info_says_what_predict_would_refuse(drososeg: Run, own: Path, stack_file: Path) -> None:
+    facts = json.loads(drososeg("info", stack_file, "--pixel-size", 4600, "--json").stdout)  # as a screen's
+    assert [(n["scale"], n["seconds"]) for n in facts["networks"] if n["name"] == "tiny"] == [(None, None)]
+    assert "refused: check the pixel size" in drososeg("info", stack_file, "--pixel-size", 4600).stdout
+    for size in (0, -4.6, "nan"):
+        assert "no size in nm" in drososeg("info", stack_file, "--pixel-size", size, code=2).stderr
+
+
 def test_info_estimates_from_an_earlier_run(drososeg: Run, own: Path, stack_file: Path, tmp_path: Path) -> None:
     from napari_drososeg.inference import PredictConfig, choose
     from napari_drososeg.inference.estimates import remember, speed_key
@@ -93,6 +103,17 @@ def test_info_of_a_folder_with_unknown_voxels(drososeg: Run, stack_folder: Path)
     assert "unknown" in result.stdout
     on_disk = sum(p.stat().st_size for p in stack_folder.iterdir())
     assert json.loads(drososeg("info", stack_folder, "--json").stdout)["bytes_on_disk"] == on_disk
+
+
+def test_brackets_in_names_are_shown(drososeg: Run, stack_file: Path, tiny_network: Path) -> None:
+    spec, model = load_model(tiny_network)
+    user_folder().mkdir(parents=True)
+    titled = replace(spec, title="Tiny [old] U-Net")
+    save_checkpoint(user_folder() / "tiny.safetensors", model.state_dict(), titled)
+    named = stack_file.rename(stack_file.with_name("cells[old].tif"))
+    assert "cells[old]" in drososeg("info", named).stdout
+    assert "Tiny [old] U-Net" in drososeg("models").stdout
+    assert "Tiny [old] U-Net  (tiny, user)" in drososeg("models", "tiny").stdout
 
 
 def test_info_shows_notices(drososeg: Run, tmp_path: Path) -> None:

@@ -325,3 +325,12 @@ def test_people_get_a_table(drososeg: Run, stack_file: Path, tmp_path: Path, net
     assert "cell membrane" in result.stdout
     assert "µm²" in result.stdout
     assert "3 x 96 x 80 (z, y, x)" in result.stdout
+
+
+def test_a_speed_is_that_of_predicting(drososeg: Run, stack_file: Path, tmp_path: Path, network: Path) -> None:
+    run = ("predict", stack_file, "-o", tmp_path / "l.tif", "--model", network, "--engine", "torch")
+    assert "Mpx/s on CPU, PyTorch" in drososeg(*run).stdout
+    drawn = drososeg(*run, "--resume", "--overlays", tmp_path / "pictures").stdout
+    assert "3 x 96 x 80 (z, y, x), " in drawn
+    assert "Mpx/s" not in drawn  # only overlays were drawn
+    assert "PyTorch" not in drawn

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,15 @@ def test_a_part_of_a_plan_is_complete_without_the_rest():
         for t, _ in blender.add(tile, np.ones((2, *(s.stop - s.start for s in tile.reach)), np.float32))
     ]
     assert set(finished) == set(part)
+
+
+def test_blending_a_large_section_begins_at_once():
+    grid = Grid((8192, 8192), (8192, 8192))
+    tiles = plan_tiles(grid, tile=256, halo=64, stride=16, blend=True)
+    assert len(tiles) > 3000
+    start = time.process_time()
+    Blender(tiles)  # one for each section
+    assert time.process_time() - start < 5  # 60 s when it looked at each pair of tiles by itself
 
 
 def globally(image, tiles, order):

@@ -175,6 +175,9 @@ def test_nan_is_refused_by_section_unless_filled(network_of, texture):
         predict(as_stack(image, name="cells"), network_of(Identity), F32)
     labels = predict(as_stack(image), network_of(Identity), replace(F32, fill_nan=255))
     assert labels[2, 5, 7] == 2
+    for nothing in (np.nan, np.inf):
+        with pytest.raises(DrososegError, match="use a grey value"):
+            PredictConfig(fill_nan=nothing)
 
 
 def test_a_constant_section_works_and_is_mentioned(tiny_network):

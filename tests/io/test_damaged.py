@@ -99,6 +99,22 @@ def test_empty_and_foreign_files(tmp_path: Path, name: str) -> None:
     refused(path, "is not a")
 
 
+def test_a_file_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, volume: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    for file in files:
+        tifffile.imwrite(file, volume[0])
+
+    def locked(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(tifffile, "TiffFile", locked)
+    for chosen in (files[0], tmp_path, files):
+        with pytest.raises(DrososegError, match="a.tif cannot be read: Permission denied"):
+            read_stack(chosen)
+
+
 def test_pages_of_different_sizes(tmp_path: Path, volume: NDArray[np.uint8]) -> None:
     path = tmp_path / "mixed.tif"
     with tifffile.TiffWriter(path) as tif:

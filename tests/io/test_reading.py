@@ -47,7 +47,12 @@ def test_folder_in_natural_order(tmp_path: Path, volume: NDArray[np.uint8], endi
 
 def test_list_of_files_is_one_stack(tmp_path: Path, volume: NDArray[np.uint8]) -> None:
     folder = folder_of(volume, tmp_path / "raw")
-    np.testing.assert_array_equal(read_stack(sorted(folder.iterdir())).data, volume)
+    files = sorted(folder.iterdir())
+    np.testing.assert_array_equal(read_stack(files).data, volume)
+    for name in ("x.zarr", "x.png"):
+        (tmp_path / name).mkdir()
+        with pytest.raises(DrososegError, match="is a folder; the sections of one stack are files"):
+            read_stack([*files, tmp_path / name])
 
 
 TIFF_KINDS = {
@@ -196,6 +201,10 @@ def test_axes_of_length_one_are_squeezed_and_longer_refused(tmp_path: Path, volu
     tifffile.imwrite(tmp_path / "t.tif", volume, imagej=True, metadata={"axes": "TYX"})
     with pytest.raises(DrososegError, match="5 time points"):
         read_stack(tmp_path / "t.tif")
+    # as GDAL and Matlab write channels; not to be taken for colours
+    tifffile.imwrite(tmp_path / "c.tif", volume, photometric="minisblack", planarconfig="separate")
+    with pytest.raises(DrososegError, match="5 channels"):
+        read_stack(tmp_path / "c.tif")
 
 
 @pytest.mark.parametrize("planar", ["contig", "separate"])

@@ -167,6 +167,13 @@ def test_png_sections_have_the_palette(tmp_path: Path, labels: NDArray[np.uint8]
     assert write_labels(tmp_path / "many.png", labels) == tmp_path / "many"
 
 
+@pytest.mark.parametrize("size", [0.05, 0.4656, 1e12])
+def test_any_pixel_size_can_be_written(tmp_path: Path, labels: NDArray[np.uint8], size: float) -> None:
+    for form, name in TARGETS.items():
+        path = write_labels(tmp_path / name, labels, voxel_size=(50, size, size), format=form)
+        assert read_labels(path).voxel_size == pytest.approx((50, size, size))
+
+
 def test_own_classes_come_back(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
     classes = ClassTable((SegmentationClass(1, "Zelle \u2014 ä", "#010203"), SegmentationClass(2, "b", "#FF0000")))
     for form, name in TARGETS.items():

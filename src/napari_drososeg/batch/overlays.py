@@ -17,6 +17,7 @@ from napari_drososeg.errors import DrososegError
 from napari_drososeg.evaluation import overlay, to_grey
 from napari_drososeg.io import Stack, atomic, read_labels
 from napari_drososeg.io.marks import KEY, SOFTWARE
+from napari_drososeg.io.png_writer import resolution
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,10 +126,8 @@ def save_overlay(path: Path, picture: NDArray[np.uint8], voxel_size: VoxelSize) 
     info = PngInfo()
     info.add_text("Software", SOFTWARE)
     info.add_text(KEY, json.dumps(OVERLAYS_MARK))
-    _, y, x = voxel_size
-    resolution = {"dpi": (2.54e7 / x, 2.54e7 / y)} if x and y else {}  # PNG keeps dots per metre, Pillow takes per inch
     with path.open("wb") as file:
-        Image.fromarray(picture).save(file, format="PNG", pnginfo=info, **resolution)
+        Image.fromarray(picture).save(file, format="PNG", pnginfo=info, **resolution(voxel_size))
 
 
 def put_overlays(temporary: Path, place: Path, base: Path) -> None:

@@ -64,10 +64,14 @@ def print_line(value: object) -> None:
 
 
 def stdout_console() -> Console:
-    """Return a console for tables; as wide as needed where nobody looks at it."""
+    """Return a console for tables; as wide as needed where nobody looks at it.
+
+    What it prints are names and paths of the user: ``[old]`` is no style in them, and ``:x:`` no picture.
+    """
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
+    width = None if sys.stdout.isatty() else 120
+    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
 
 
 def table(title: str | None, *columns: str) -> Table:

@@ -111,8 +111,6 @@ def draw(path: Path, stack: Stack, labels: Stack, truth: NDArray[Any], result: E
 
 def show(files: dict[str, Path], areas: list[dict[str, Any]], result: Evaluation, took: str, description: str) -> None:
     """Print scores, areas, and what to do next."""
-    from rich.markup import escape
-
     from napari_drososeg.cli.evaluate import number
     from napari_drososeg.cli.summary import area_table
 
@@ -128,10 +126,9 @@ def show(files: dict[str, Path], areas: list[dict[str, Any]], result: Evaluation
         "This stack is drawn to be easy: it shows that everything works. Scores on real data: drososeg models NAME."
     )
     out.print(area_table(areas, "Areas of the labels"))
-    out.print(f"Predicted in {took} on {escape(description)}.")
+    out.print(f"Predicted in {took} on {description}.")
     for name, file in files.items():
-        out.print(f"  {name:8} {escape(str(file))}", soft_wrap=True)
-    image, labels = escape(str(files["image"])), escape(str(files["labels"]))
-    out.print(f"Look at {escape(str(files['overlay']))}, or open the stack in napari:", soft_wrap=True)
-    out.print(f"  napari {image} {labels}", soft_wrap=True)
+        out.print(f"  {name:8} {file}", soft_wrap=True)
+    out.print(f"Look at {files['overlay']}, or open the stack in napari:", soft_wrap=True)
+    out.print(f"  napari {files['image']} {files['labels']}", soft_wrap=True)
     out.print("Then your own: drososeg predict my_stack.tif -o my_labels.tif")

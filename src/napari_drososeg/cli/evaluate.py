@@ -53,6 +53,8 @@ def evaluate(
     said, right = read_labels(labels), read_labels(truth)
     classes = class_table(model, said.classes or right.classes)
     pairs = parse_pairs(sections, said.shape[0], right.shape[0])
+    if error_map is not None:
+        evaluation.check_error_maps(error_map, len(pairs))
     # Found once here, so that the error map does not read all the truth again to find out.
     known = truth_format
     if known == "auto":

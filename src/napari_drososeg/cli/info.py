@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_drososeg.cli import console
-from napari_drososeg.cli.options import Json, PixelSize, Quiet
+from napari_drososeg.cli.options import Json, PixelSize, Quiet, check_pixel_size
 
 if TYPE_CHECKING:
     from napari_drososeg.io import Stack
@@ -26,6 +26,7 @@ def info(
 
     Size, type, voxel size; for each network whether it would rescale the stack, and how long it takes here.
     """
+    check_pixel_size(pixel_size)
     from napari_drososeg.io import read_stack
     from napari_drososeg.zoo import list_networks
 
@@ -47,14 +48,12 @@ def info(
         notify(notice)
     times = console.table("Networks", "name", "pixel size", "this stack is", "expected time")
     for each in plans:
-        expected = each["seconds"]
-        scale = each["scale"]
-        times.add_row(
-            each["name"],
-            f"{each['pixel_size']:g} nm",
-            "used as it is" if scale == 1 else f"rescaled by {scale:.2f}",
-            "not measured yet" if expected is None else f"about {console.duration(expected)}",
-        )
+        expected = "not measured yet" if each["seconds"] is None else f"about {console.duration(each['seconds'])}"
+        if each["scale"] is None:
+            taken, expected = "refused: check the pixel size", "-"
+        else:
+            taken = "used as it is" if each["scale"] == 1 else f"rescaled by {each['scale']:.2f}"
+        times.add_row(each["name"], f"{each['pixel_size']:g} nm", taken, expected)
     if plans:
         out.print(times)
 
@@ -100,19 +99,20 @@ def size_on_disk(path: Path) -> int:
 
 
 def plan(stack: Stack, card: NetworkCard, pixel_size: float | None) -> dict[str, Any]:
-    """Return what one network would do with a stack: whether it is rescaled, and how long it takes here."""
+    """Return what one network would do with a stack: by how much it is rescaled, and how long it takes here.
+
+    The scale is None where the pixel size is so far off that the network refuses it.
+    """
     from napari_drososeg.inference import estimate_seconds
-    from napari_drososeg.inference.rescaling import RESCALE_ABOVE
+    from napari_drososeg.inference.rescaling import RESCALE_ABOVE, RESCALE_AT_MOST
 
     assert card.spec is not None  # it is on this machine
     assert card.path is not None
     size = pixel_size or stack.pixel_size
     factor = 1.0 if size is None else size / card.spec.pixel_size
+    facts: dict[str, Any] = {"name": card.name, "pixel_size": card.spec.pixel_size, "scale": None, "seconds": None}
+    if max(factor, 1 / factor) > RESCALE_AT_MOST:
+        return facts
     scale = factor if max(factor, 1 / factor) > RESCALE_ABOVE else 1.0
     pixels = round(stack.shape[0] * stack.shape[1] * stack.shape[2] * scale**2)
-    return {
-        "name": card.name,
-        "pixel_size": card.spec.pixel_size,
-        "scale": scale,
-        "seconds": estimate_seconds(card.path, pixels),
-    }
+    return facts | {"scale": scale, "seconds": estimate_seconds(card.path, pixels)}

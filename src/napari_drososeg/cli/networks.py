@@ -90,16 +90,15 @@ def describe(card: NetworkCard) -> dict[str, Any]:
 
 def show_card(card: NetworkCard) -> None:
     """Print the card of a network."""
-    from rich.markup import escape
-
     out = console.stdout_console()
-    out.print(f"[bold]{escape(card.title)}[/bold]  ({escape(card.name)}, {card.source})")
+    out.print(card.title, style="bold", end="")
+    out.print(f"  ({card.name}, {card.source})")
     grid = console.table(None, "", "")
     grid.show_header = False
     grid.columns[1].justify = "left"
     grid.columns[1].overflow = "fold"
     for key, value in card_rows(card):
-        grid.add_row(key, escape(value))
+        grid.add_row(key, value)
     out.print(grid)
 
 

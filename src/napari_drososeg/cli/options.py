@@ -114,6 +114,12 @@ def parse_halo(text: str) -> int | str:
     raise DrososegError(f"'{text}' is no halo; choose default, exact or a number of pixels.")
 
 
+def check_pixel_size(size: float | None) -> None:
+    """Refuse a pixel size in nm that cannot be meant, `DrososegError`; None is not given."""
+    if size is not None and not 0 < size < 1e6:
+        raise DrososegError(f"--pixel-size {size:g} is no size in nm; the public stack has 4.6.")
+
+
 def check_choice(option: str, value: str, choices: tuple[str, ...]) -> str:
     """Return `value` if it is one of `choices`; `DrososegError` naming them if not."""
     if value not in choices:

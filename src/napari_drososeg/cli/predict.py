@@ -21,6 +21,7 @@ from napari_drososeg.cli.options import (
     Precision,
     Quiet,
     check_choice,
+    check_pixel_size,
     parse_block,
     parse_halo,
     parse_roi,
@@ -115,8 +116,7 @@ def predict(
         check_choice("--format", file_format, FORMATS)
     check_choice("--engine", engine, ("auto", "openvino", "torch"))
     check_choice("--precision", precision, ("auto", "f32", "bf16", "f16", "int8"))
-    if pixel_size is not None and not 0 < pixel_size < 1e6:
-        raise DrososegError(f"--pixel-size {pixel_size:g} is no size in nm; the public stack has 4.6.")
+    check_pixel_size(pixel_size)
     for pair in ((resume, "--resume", overwrite, "--overwrite"), (workers, "--workers", scheduler, "--scheduler")):
         if pair[0] and pair[2]:
             raise DrososegError(f"{pair[1]} and {pair[3]} contradict each other; give one of them.")
@@ -248,5 +248,5 @@ def report(run: Batch, outcomes: list[Outcome], *, json: bool, events: bool, qui
     elif not quiet:
         from napari_drososeg.cli.summary import show_findings, show_outcomes
 
-        show_outcomes(outcomes, run.job, run.description)
+        show_outcomes(outcomes, run)
         show_findings(outcomes)

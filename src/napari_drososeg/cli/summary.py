@@ -10,7 +10,7 @@ from napari_drososeg.cli import console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from napari_drososeg.batch import Batch, Job, Outcome, Preflight
+    from napari_drososeg.batch import Batch, Outcome, Preflight
 
 
 def area_table(rows: Sequence[Mapping[str, Any]], title: str | None = None) -> Table:
@@ -38,33 +38,38 @@ def merged(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return list(total.values())
 
 
-def show_outcomes(outcomes: Sequence[Outcome], job: Job, description: str) -> None:
+def show_outcomes(outcomes: Sequence[Outcome], run: Batch) -> None:
     """Print the end of a ``predict`` command."""
-    from rich.markup import escape
-
     out = console.stdout_console()
     finished = [o for o in outcomes if o.state == "done"]
     if finished:
         out.print(area_table(merged(finished)))
-    seconds = sum(o.seconds for o in finished)
-    pixels = sum(row["pixels"] for o in finished for row in o.areas)
-    speed = f", {pixels / seconds / 1e6:.2f} Mpx/s" if seconds > 0 else ""
-    where = f" on {description}" if description else ""
-    if job.folder is None:
+    took = console.duration(sum(o.seconds for o in finished)) + _speed(finished, run)
+    if run.job.folder is None:
         only = outcomes[0]
         if only.state == "skipped":
-            out.print(f"{escape(str(only.target))} is done already", soft_wrap=True)
+            out.print(f"{only.target} is done already", soft_wrap=True)
         elif only.shape is not None:
             z, y, x = only.shape
-            took = f"{console.duration(seconds)}{speed}{where}"
-            out.print(f"{escape(str(only.target))}: {z} x {y} x {x} (z, y, x), {took}", soft_wrap=True)
+            out.print(f"{only.target}: {z} x {y} x {x} (z, y, x), {took}", soft_wrap=True)
         return
     counts = [
         f"{sum(o.state == state for o in outcomes)} {state}" for state in ("done", "skipped", "failed", "stopped")
     ]
     shown = ", ".join(c for c in counts if not c.startswith("0 "))
-    took = f"; {console.duration(seconds)}{speed}{where}" if finished else ""
-    out.print(f"{escape(str(job.folder))}: {shown}{took}", soft_wrap=True)
+    out.print(f"{run.job.folder}: {shown}" + (f"; {took}" if finished else ""), soft_wrap=True)
+
+
+def _speed(finished: Sequence[Outcome], run: Batch) -> str:
+    """Say how fast what was predicted was, and on what; nothing where overlays were drawn alone."""
+    drawn = {item.target for item in run.undrawn}
+    predicted = [o for o in finished if o.target not in drawn]
+    if not predicted:
+        return ""
+    seconds = sum(o.seconds for o in predicted)
+    pixels = sum(row["pixels"] for o in predicted for row in o.areas)
+    speed = f", {pixels / seconds / 1e6:.2f} Mpx/s" if seconds > 0 else ""
+    return speed + (f" on {run.description}" if run.description else "")
 
 
 FINDINGS_SHOWN = 20
@@ -72,8 +77,6 @@ FINDINGS_SHOWN = 20
 
 def show_findings(outcomes: Sequence[Outcome]) -> None:
     """Print what is wrong with sections; nothing was left out or filled because of it."""
-    from rich.markup import escape
-
     found = [(o, f) for o in outcomes for f in o.findings]
     if not found:
         return
@@ -81,7 +84,7 @@ def show_findings(outcomes: Sequence[Outcome]) -> None:
     made = console.table("Sections to look at (all were predicted as they are)", "input", "section", "what", "detail")
     made.columns[2].justify = made.columns[3].justify = "left"
     for outcome, finding in found[:FINDINGS_SHOWN]:
-        made.add_row(escape(outcome.source.name), str(finding.section), finding.kind, finding.detail)
+        made.add_row(outcome.source.name, str(finding.section), finding.kind, finding.detail)
     out.print(made)
     if len(found) > FINDINGS_SHOWN:
         out.print(f"and {len(found) - FINDINGS_SHOWN} more; all are in the record and in --json")

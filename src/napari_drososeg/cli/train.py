@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_drososeg.cli import console
-from napari_drososeg.cli.options import Quiet, check_choice, parse_sections
+from napari_drososeg.cli.options import Quiet, check_choice, check_pixel_size, parse_sections
 from napari_drososeg.errors import DrososegError
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ def train(
     }
     chosen = None if sections is None else parse_sections(sections)
     held_out = parse_validation(validation)
-    if pixel_size is not None and not 0 < pixel_size < 1e6:
-        raise DrososegError(f"--pixel-size {pixel_size:g} is no size in nm; the public stack has 4.6.")
+    check_pixel_size(pixel_size)
 
     from napari_drososeg.cli.train_inputs import check, create, read_inputs
     from napari_drososeg.training import finish

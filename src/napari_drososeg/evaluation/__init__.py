@@ -1,18 +1,19 @@
 """Labels against truth, and how much of each class there is: read section by section, never whole.
 
 `evaluate` compares two stacks of labels; its `Evaluation` has the scores pooled over all sections, and
-averaged. `error_map` draws where they differ, `overlay` lays labels over their image. `ClassAreas` counts the pixels of
-each class.
+averaged. `error_map` draws where they differ, `overlay` lays labels over their image. `ClassAreas` says how much of
+each class there is.
 """
 
 from __future__ import annotations
 
-from napari_drososeg.evaluation.areas import ClassAreas, pixel_area
+from napari_drososeg.evaluation.areas import ClassAreas
 from napari_drososeg.evaluation.comparison import Evaluation, SectionEvaluation, Strip, compare, evaluate, pair_sections
 from napari_drososeg.evaluation.drawing import (
     ERROR_COLOR,
     OPACITY,
     UNKNOWN_COLOR,
+    check_error_maps,
     error_map,
     error_maps,
     overlay,
@@ -38,6 +39,7 @@ __all__ = [
     "SectionEvaluation",
     "Strip",
     "TruthFormat",
+    "check_error_maps",
     "compare",
     "detect_truth_format",
     "error_map",
@@ -45,7 +47,6 @@ __all__ = [
     "evaluate",
     "overlay",
     "pair_sections",
-    "pixel_area",
     "strips",
     "table_rows",
     "to_grey",

@@ -134,6 +134,21 @@ def error_maps(
         yield error_map(labels.read(z_labels), read_truth(z_truth, everything))
 
 
+def check_error_maps(path: Path, n_sections: int) -> None:
+    """Refuse a file that error maps of so many sections cannot be written to.
+
+    Raises
+    ------
+    DrososegError
+        If the suffix is another than of TIFF or PNG, or several sections are to become a PNG.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".tif", ".tiff", ".png"):
+        raise DrososegError(f"An error map is written as .tif or .png, not as '{path.name}'.")
+    if suffix == ".png" and n_sections != 1:
+        raise DrososegError(f"A PNG holds one section; write the {n_sections} error maps to a .tif instead.")
+
+
 def write_error_maps(path: Path, maps: Iterator[NDArray[np.uint8]], shape: tuple[int, int, int]) -> Path:
     """Write error maps as an RGB TIFF, or as a PNG where there is one and the name ends so.
 
@@ -154,16 +169,12 @@ def write_error_maps(path: Path, maps: Iterator[NDArray[np.uint8]], shape: tuple
     Raises
     ------
     DrososegError
-        If the suffix is another one, or several sections are to become a PNG.
+        As `check_error_maps`.
     """
-    suffix = path.suffix.lower()
-    if suffix not in (".tif", ".tiff", ".png"):
-        raise DrososegError(f"An error map is written as .tif or .png, not as '{path.name}'.")
-    if suffix == ".png" and shape[0] != 1:
-        raise DrososegError(f"A PNG holds one section; write the {shape[0]} error maps to a .tif instead.")
+    check_error_maps(path, shape[0])
     partial = atomic.temporary_sibling(path)
     try:
-        if suffix == ".png":
+        if path.suffix.lower() == ".png":
             from PIL import Image
 
             Image.fromarray(next(maps)).save(partial, format="PNG")

@@ -9,7 +9,7 @@ regions, in two orders, give the same bits where they overlap.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,17 @@ def _overlap(a: Region, b: Region) -> Region | None:
     return None if ys.start >= ys.stop or xs.start >= xs.stop else (ys, xs)
 
 
+def _reached(tiles: Sequence[Tile]) -> Iterator[NDArray[np.intp]]:
+    """Yield for each tile the numbers of those whose `write` its `reach` overlaps.
+
+    All of them are compared at once: a large section has thousands of tiles, so millions of pairs.
+    """
+    top, bottom, left, right = np.array([(y.start, y.stop, x.start, x.stop) for y, x in (t.write for t in tiles)]).T
+    for ys, xs in (t.reach for t in tiles):
+        rows = np.maximum(top, ys.start) < np.minimum(bottom, ys.stop)
+        yield np.flatnonzero(rows & (np.maximum(left, xs.start) < np.minimum(right, xs.stop)))
+
+
 def _within(region: Region, outer: Region) -> Region:
     """Return `region` in coordinates of `outer`."""
     ys, xs = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(region, outer, strict=True))
@@ -82,7 +93,7 @@ class Blender:
 
     def __init__(self, tiles: Sequence[Tile]) -> None:
         ordered = sorted(dict.fromkeys(tiles), key=lambda t: (t.read[0].start, t.read[1].start))
-        self._targets = {t: [u for u in ordered if _overlap(t.reach, u.write) is not None] for t in ordered}
+        self._targets = {t: [ordered[k] for k in found] for t, found in zip(ordered, _reached(ordered), strict=True)}
         self._missing: dict[Tile, list[Tile]] = {t: [] for t in ordered}  # in the order they are to be added in
         for t, targets in self._targets.items():
             for u in targets:

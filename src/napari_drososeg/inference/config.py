@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 import platform
 import sys
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class PredictConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise DrososegError(f"The {name.replace('_', ' ')} cannot be {value}; use a number above 0.")
+        if self.fill_nan is not None and not math.isfinite(self.fill_nan):
+            raise DrososegError(f"The value to fill with cannot be {self.fill_nan} itself; use a grey value.")
         if self.orientations not in ORIENTATIONS:
             raise DrososegError(f"The number of orientations is 1, 2, 4 or 8, not {self.orientations}.")
 

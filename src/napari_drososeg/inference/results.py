@@ -69,7 +69,7 @@ class Finisher:
         elif tile.reach == tile.write:
             yield self._result(z, tile, to_image(values, tile))
         else:
-            if z not in self._blenders:  # made once: it looks at every pair of tiles
+            if z not in self._blenders:
                 self._blenders[z] = Blender(self._tiles_of[z])
             for done, blended in self._blenders[z].add(tile, to_image(values, tile)):
                 yield self._result(z, done, blended)

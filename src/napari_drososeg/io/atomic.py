@@ -11,7 +11,7 @@ from napari_drososeg.errors import DrososegError
 
 
 def temporary_sibling(path: Path) -> Path:
-    """Return an unused hidden name beside `path`, on the same file system, with the same ending.
+    """Return an unused hidden name beside `path`, on the same file system; it ends in ``.part``.
 
     Raises
     ------

@@ -8,7 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_drososeg.io.marks import KEY, SOFTWARE, make_mark
+from napari_drososeg.io.units import VoxelSize
 from napari_drososeg.io.writing import LabelsWriter, palette
+
+# PNG keeps whole dots per metre, in 31 bits: pixels below half a nm have too many of them.
+_SMALLEST_NM = 1e9 / (2**31 - 1)
+
+
+def resolution(voxel_size: VoxelSize) -> dict[str, tuple[float, float]]:
+    """Return what Pillow's ``save`` is told of the pixel size, dots per inch; nothing where a PNG cannot say it."""
+    _, y, x = voxel_size
+    return {"dpi": (2.54e7 / x, 2.54e7 / y)} if x and y and min(x, y) > _SMALLEST_NM else {}
 
 
 class PngWriter(LabelsWriter):
@@ -61,11 +71,8 @@ class PngWriter(LabelsWriter):
         info = PngInfo()
         info.add_text("Software", SOFTWARE)
         info.add_text(KEY, make_mark(self.classes, self.voxel_size))
-        _, y, x = self.voxel_size
-        # PNG keeps whole dots per metre; Pillow takes dots per inch.
-        dpi = (2.54e7 / x, 2.54e7 / y) if x and y else None
         with self._file(z).open("wb") as file:
-            image.save(file, format="PNG", pnginfo=info, optimize=False, bits=8, **({"dpi": dpi} if dpi else {}))
+            image.save(file, format="PNG", pnginfo=info, optimize=False, bits=8, **resolution(self.voxel_size))
 
     def _finish(self) -> None:
         self._flush()

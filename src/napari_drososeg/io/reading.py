@@ -70,26 +70,31 @@ def read_labels(path: PathLike | Sequence[PathLike]) -> Stack:
 
 
 def _read(path: PathLike | Sequence[PathLike], *, indices: bool, missing_chunks: MissingChunks) -> Stack:
+    try:
+        return _open(path, indices=indices, missing_chunks=missing_chunks)
+    except OSError as error:  # one of many may be at fault
+        raise DrososegError(f"{error.filename or path} cannot be read: {error.strerror or error}.") from error
+
+
+def _open(path: PathLike | Sequence[PathLike], *, indices: bool, missing_chunks: MissingChunks) -> Stack:
     if not isinstance(path, (str, os.PathLike)):
         paths = sorted((Path(p).expanduser() for p in path), key=natural_key)
         if len(paths) > 1:
             for p in paths:
+                if p.is_dir():
+                    raise DrososegError(f"{p} is a folder; the sections of one stack are files: open it by itself.")
                 _check_file(p)
             return open_sections(paths, name=paths[0].parent.name, path=paths[0].parent, indices=indices)
         if not paths:
             raise DrososegError("No path was given: name a file or a folder.")
         path = paths[0]
     where = Path(path).expanduser()
-    try:
-        if is_zarr(where):
-            return open_zarr(where, missing_chunks=missing_chunks)
-        if where.is_dir():
-            name = where.resolve().name
-            return open_sections(section_files(where), name=name, path=where, indices=indices)
-        _check_file(where)
-        return open_image(where, indices=indices)
-    except OSError as error:
-        raise DrososegError(f"{where} cannot be read: {error.strerror or error}.") from error
+    if is_zarr(where):
+        return open_zarr(where, missing_chunks=missing_chunks)
+    if where.is_dir():
+        return open_sections(section_files(where), name=where.resolve().name, path=where, indices=indices)
+    _check_file(where)
+    return open_image(where, indices=indices)
 
 
 def _check_file(path: Path) -> None:

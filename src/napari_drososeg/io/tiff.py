@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 _BILEVEL_INVERTED, _PALETTE = 0, 3
+_MOST_COLOURS = 4  # RGBA; a pixel of more samples holds channels
 _DOTS_UNIT_NM = 1e7  # 1 cm: nobody measures voxels of electron microscopy in units as large
 
 
@@ -59,7 +60,7 @@ def open_tiff(path: Path, *, indices: bool = False) -> Stack:
             grey = _grey(series.keyframe, indices or classes is not None)
             sections = _sections(tif, series, path, grey)
             several = len(tif.series) > 1 and tif.is_ome
-    except DrososegError:
+    except (DrososegError, PermissionError):
         raise
     except Exception as error:  # tifffile raises errors of many kinds on damaged files
         raise DrososegError(f"{path} is not a TIFF file or is damaged ({error}): export it again.") from error
@@ -118,6 +119,8 @@ def _only_series(tif: TiffFile, path: Path) -> TiffPageSeries:
 
 def _n_sections(axes: str, shape: Sequence[int], path: Path) -> int:
     long = {a: n for a, n in zip(axes, shape, strict=True) if n > 1 and a not in "YXS"}
+    if (samples := dict(zip(axes, shape, strict=True)).get("S", 1)) > _MOST_COLOURS:
+        long["C"] = samples
     for axis, name in (("T", "time points"), ("C", "channels")):
         if axis in long:
             raise DrososegError(
