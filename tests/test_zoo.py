@@ -93,8 +93,10 @@ def test_a_malformed_description_in_the_users_folder_does_not_hide_the_others(
             find_network(name)
 
 
-def test_a_path_is_taken_as_it_is(tiny_network: Path) -> None:
+def test_a_path_is_taken_as_it_is(tiny_network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_network(tiny_network) == tiny_network
+    monkeypatch.setenv("HOME", str(tiny_network.parent))
+    assert find_network(f"~/{tiny_network.name}") == tiny_network
     assert find_card(tiny_network).sha256 == sha256(tiny_network)
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.io import Stack, as_stack, read_labels, read_stack
 from napari_drososeg.io.lazy import LazyArray
+from napari_drososeg.io.zarr_stack import ZarrSections
 
 SHAPE = (5, 40, 56)
 
@@ -275,6 +276,32 @@ def test_plain_zarr(tmp_path: Path, volume: NDArray[np.uint8], version: int, chu
     assert stack.name == "a"
 
 
+def test_deep_chunks_are_decoded_once_for_all_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Section by section, each whole and then tile by tile, as a prediction reads."""
+    volume = np.random.default_rng(0).integers(0, 255, (9, 40, 60), np.uint8)
+    zarr.create_array(str(tmp_path / "deep.zarr"), data=volume, chunks=(4, 20, 20))
+    stack = read_stack(tmp_path / "deep.zarr")
+    decoded: list[tuple[slice, slice, slice]] = []
+    read = ZarrSections._read
+
+    def counting(self: ZarrSections, *part: slice) -> NDArray[np.uint8]:
+        decoded.append(part)
+        return read(self, *part)
+
+    monkeypatch.setattr(ZarrSections, "_read", counting)
+    parts = [(slice(0, 40), slice(0, 60)), (slice(0, 25), slice(0, 35)), (slice(15, 40), slice(25, 60))]
+    for z in range(9):
+        for ys, xs in parts:
+            np.testing.assert_array_equal(stack.read(z, ys, xs), volume[z, ys, xs])
+    assert len(decoded) == len(set(map(repr, decoded))) == 3 * len(parts), "three chunks deep"
+    assert {z for z, *_ in stack.data._slabs} == {8}, "of sections before nothing is kept"
+    monkeypatch.setattr("napari_drososeg.io.zarr_stack._SLAB_BYTES", 4 * 25 * 35)
+    for z in range(4):
+        for ys, xs in parts[1:]:
+            np.testing.assert_array_equal(stack.read(z, ys, xs), volume[z, ys, xs])
+    assert len(stack.data._slabs) == 1, "what does not fit is not kept"
+
+
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_ome_zarr(tmp_path: Path, volume: NDArray[np.uint8], version: str) -> None:
     path = tmp_path / "img.ome.zarr"
@@ -333,6 +360,8 @@ def test_as_stack_takes_what_users_have(volume: NDArray[np.uint8], tmp_path: Pat
         np.testing.assert_array_equal(stack.read(1, slice(2, 9), slice(4, 5)), volume[1, 2:9, 4:5])
     for flat in (volume[0], da.from_array(volume[0])):
         np.testing.assert_array_equal(as_stack(flat).read(0), volume[0])
+    np.testing.assert_array_equal(as_stack(list(volume)).data, volume)
+    np.testing.assert_array_equal(as_stack([volume[0], volume[0, ::2, ::2]]).read(0), volume[0])
     swapped = as_stack(volume.astype(">u2"))
     assert swapped.read(0).dtype == np.uint16
     assert as_stack(volume > 3).dtype == np.uint8

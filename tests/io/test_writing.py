@@ -154,6 +154,15 @@ def test_ome_zarr_is_valid_for_ome_zarr_py(tmp_path: Path, labels: NDArray[np.ui
     assert any([tuple(level.shape) for level in node.data][:1] == [labels.shape] for node in nodes)
 
 
+@pytest.mark.parametrize(("name", "form"), [("a.png", "tiff"), ("a.zarr", "tiff"), ("a.tif", "ome-zarr")])
+def test_a_name_that_says_another_format_is_refused(
+    tmp_path: Path, labels: NDArray[np.uint8], name: str, form: str
+) -> None:
+    with pytest.raises(DrososegError, match=f"{name} is no name for the format '{form}'"):
+        write_labels(tmp_path / name, labels, format=form)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_png_sections_have_the_palette(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
     path = write_labels(tmp_path / "out", labels, voxel_size=SIZE, format="png")
     assert sorted(p.name for p in path.iterdir()) == ["0000.png", "0001.png", "0002.png"]

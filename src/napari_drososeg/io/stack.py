@@ -133,7 +133,8 @@ def as_stack(
     ----------
     array : array-like, sequence of arrays, or Stack
         2D (Y, X) or 3D (Z, Y, X): numpy, dask, zarr, memory map, anything with ``shape``, ``dtype`` and basic slicing.
-        Further leading axes must have length 1. A sequence of arrays is a multiscale image; its first level is used.
+        Further leading axes must have length 1. A sequence of arrays of one shape are sections; one of smaller and
+        smaller arrays is a multiscale image, of which the first is used.
     name : str
         Name of the stack.
     voxel_size : tuple of three float or None
@@ -169,4 +170,6 @@ def as_stack(
 
 def _is_multiscale(array: Any) -> bool:
     # napari's MultiScaleData is a Sequence that has a shape and a dtype of its own.
-    return isinstance(array, Sequence) and len(array) > 0 and hasattr(array[0], "shape") and np.ndim(array[0]) >= 2
+    if not isinstance(array, Sequence) or len(array) == 0 or not hasattr(array[0], "shape") or array[0].ndim < 2:
+        return False
+    return len(array) == 1 or np.shape(array[1]) != array[0].shape

@@ -38,7 +38,7 @@ def resolve_target(path: str | os.PathLike[str], format: str | None, n_sections:
     Raises
     ------
     DrososegError
-        If the format is unknown or cannot be told.
+        If the format is unknown or cannot be told, or the name says another one.
     """
     target = Path(path).expanduser()
     ending = next((e for e in _ENDINGS if target.name.lower().endswith(e)), None)
@@ -50,6 +50,8 @@ def resolve_target(path: str | os.PathLike[str], format: str | None, n_sections:
     if format is not None and format not in FORMATS:
         raise DrososegError(f"There is no format '{format}': choose one of {', '.join(FORMATS)}.")
     chosen: Format = format if format is not None else _ENDINGS[str(ending)]
+    if ending is not None and chosen != _ENDINGS[ending] and {chosen, _ENDINGS[ending]} != {"tiff", "ome-tiff"}:
+        raise DrososegError(f"{target.name} is no name for the format '{chosen}': end it otherwise, or leave one out.")
     if ending is None and chosen in _DEFAULT_ENDING:
         target = target.with_name(target.name + _DEFAULT_ENDING[chosen])
     if chosen == "png" and n_sections > 1 and ending == ".png":

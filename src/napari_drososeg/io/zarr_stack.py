@@ -57,7 +57,7 @@ class ZarrSections(LazyArray):
         shards = getattr(array, "shards", None) or array.chunks
         self._grid: tuple[int, ...] = tuple(shards)
         self._depth = array.chunks[axes.index("z")] if "z" in axes else 1
-        self._slab: tuple[tuple[int, slice, slice], NDArray[Any]] | None = None
+        self._slabs: dict[tuple[int, ...], NDArray[Any]] = {}  # by the first section, rows and columns
         self._lock = threading.Lock()
 
     def read_region(self, z: int, ys: slice, xs: slice) -> NDArray[Any]:
@@ -67,12 +67,16 @@ class ZarrSections(LazyArray):
         if self._depth == 1 or n_bytes > _SLAB_BYTES:
             one: NDArray[Any] = self._read(slice(z, z + 1), ys, xs)[0]
             return one
-        # A chunk of several sections is decoded whole in any case: keep it for the next section.
+        # A chunk of several sections is decoded whole in any case: keep it for the next section, and with it those of
+        # the other tiles of this section, but nothing of sections that were read before.
         with self._lock:
-            if self._slab is None or self._slab[0] != (z0, ys, xs):
-                deep = slice(z0, min(z0 + self._depth, self.shape[0]))
-                self._slab = ((z0, ys, xs), self._read(deep, ys, xs))
-            kept: NDArray[Any] = self._slab[1][z - z0].copy()
+            key = (z0, ys.start, ys.stop, xs.start, xs.stop)
+            if key not in self._slabs:
+                others = sum(slab.nbytes for slab in self._slabs.values())
+                if n_bytes + others > _SLAB_BYTES or next(iter(self._slabs), key)[0] != z0:
+                    self._slabs.clear()
+                self._slabs[key] = self._read(slice(z0, min(z0 + self._depth, self.shape[0])), ys, xs)
+            kept: NDArray[Any] = self._slabs[key][z - z0].copy()
             return kept
 
     def _read(self, zs: slice, ys: slice, xs: slice) -> NDArray[Any]:
@@ -100,7 +104,7 @@ class ZarrSections(LazyArray):
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_slab": None, "_lock": None}
+        return {**self.__dict__, "_slabs": {}, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

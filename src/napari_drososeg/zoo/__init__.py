@@ -149,7 +149,7 @@ def find_network(name_or_path: str | Path, registry: Path = REGISTRY) -> Path:
     DrososegError
         If there is no such network (the message names similar ones), or the file is damaged or cannot be fetched.
     """
-    text = str(name_or_path)
+    text = os.path.expanduser(name_or_path)  # noqa: PTH111 - a Path would take a name's slash away
     rows = read_registry(registry)
     if text.endswith(SUFFIX) or os.sep in text:
         load_spec(text)
