@@ -112,7 +112,7 @@ def load(numbers: Sequence[int]) -> list[AnnotatedSection]:
 def described(start: Path, tensors: int) -> str:
     """Return what a run started from, for the card."""
     spec = load_spec(start)
-    return f"{tensors} tensors of {spec.name}, trained on {spec.data['sections']}, {sha256(start)}"
+    return f"{tensors} tensors of {spec.name}, trained on sections {spec.training['sections']}, {sha256(start)}"
 
 
 def train(folder: Path, name: str, recipe: Recipe, start: Path | None, *, final: bool) -> Path:
