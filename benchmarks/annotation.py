@@ -239,7 +239,8 @@ def report(result: dict[str, Any]) -> str:
         "# A few strokes, measured",
         "",
         f"Printed by `python benchmarks/annotation.py` on {result['date']}: {result['machine']}. Start: "
-        f"{result['network']}. Section {ANNOTATED} annotated, sections {', '.join(map(str, TESTED))} scored: mean IoU "
+        f"{result['network']}. Section {ANNOTATED} annotated, sections {', '.join(map(str, TESTED))} scored"
+        f"{', the upper left ' + str(result['crop']) + ' px of each' if result['crop'] else ''}: mean IoU "
         f"after so many strokes of {LENGTH} x {THICKNESS} px, each network of the row before trained on "
         f"({result['effort']} effort). *Gap* is the part of the way from 0 strokes to the ceiling (all labels of the "
         f"section, {result['ceiling_effort']} effort) that 30 strokes went; *forest* is a random forest on the same "
@@ -293,6 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"SHA-256 {card.sha256[:12]}",
         "effort": options.effort,
         "ceiling_effort": options.ceiling_effort,
+        "crop": options.crop,
     }
     for cell in options.cells or [*SHIFTS, SCRATCH, "ten"]:
         if cell in result["cells"] or (cell == "ten" and "ten_rounds" in result):
