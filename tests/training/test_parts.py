@@ -11,9 +11,19 @@ import torch
 from napari_drososeg.classes import DROSOPHILA_CLASSES
 from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.training import Plateau, TrainConfig, TrainEvent, Training, find_problems, one_cycle, refuse
+from napari_drososeg.training import (
+    Plateau,
+    TrainConfig,
+    TrainEvent,
+    Training,
+    find_problems,
+    one_cycle,
+    preferred_precision,
+    refuse,
+)
 from napari_drososeg.training.average import MovingAverage
 from napari_drososeg.training.log import TrainLog
+from napari_drososeg.training.network import fabric as make_fabric
 from napari_drososeg.training.schedules import ReduceOnPlateau
 
 PLATEAU = TrainConfig(schedule="plateau", learning_rate=1e-3)
@@ -25,6 +35,19 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_nothing() -> None:
     assert rates[0] == pytest.approx(1 / 25)
     assert max(rates) == rates[20] == pytest.approx(1)
     assert rates[-1] < 0.01
+
+
+def test_bf16_is_chosen_where_it_is_native_on_what_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    # a card of before Ampere emulates it, and says yes unless it is asked for more
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert preferred_precision() == preferred_precision("cuda") == "16-mixed"
+    assert preferred_precision("cpu") == "32-true"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert preferred_precision("auto") == "bf16-mixed"
+    assert preferred_precision("cpu") == "32-true"
+    assert make_fabric(TrainConfig(accelerator="cpu")).strategy.precision.precision == "32-true"
 
 
 def test_the_study_plateau() -> None:
