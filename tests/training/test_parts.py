@@ -3,14 +3,21 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from napari_drososeg.checkpoint import load_spec
 from napari_drososeg.classes import DROSOPHILA_CLASSES
-from napari_drososeg.data.sections import AnnotatedSection
+from napari_drososeg.data.normalisation import Normalisation
+from napari_drososeg.data.sections import AnnotatedSection, annotated_section
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.inference import PredictConfig
+from napari_drososeg.inference.reading import TileReader
+from napari_drososeg.inference.tiling import Grid, plan_tiles
+from napari_drososeg.io import Stack
 from napari_drososeg.training import (
     Plateau,
     TrainConfig,
@@ -20,6 +27,7 @@ from napari_drososeg.training import (
     one_cycle,
     preferred_precision,
     refuse,
+    sharing,
 )
 from napari_drososeg.training.average import MovingAverage
 from napari_drososeg.training.log import TrainLog
@@ -168,3 +176,22 @@ def test_a_log_drops_what_is_made_again(tmp_path: Path) -> None:
     with TrainLog(path, 0, 3):
         pass
     assert len(path.read_text().splitlines()) == 1
+
+
+def test_the_halo_is_measured_on_what_the_network_was_trained_on(
+    tiny_network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+
+    def look(_network: Path, stack: Stack, *, tile: int, config: PredictConfig, **more: Any) -> int:
+        grid = Grid(stack.shape[1:], stack.shape[1:])
+        reader = TileReader(stack, Normalisation(), config, print, more.get("statistics"))
+        seen.extend(reader.read(0, t) for t in plan_tiles(grid, tile=10**4, halo=0, stride=16))
+        return tile
+
+    grey = np.random.default_rng(0).integers(90, 160, (160, 160), np.uint8)
+    grey[:, :70] = 0  # where an aligned stack has nothing
+    section = annotated_section(grey, np.ones_like(grey), "aligned")
+    monkeypatch.setattr(sharing, "measure_halo", look)
+    sharing.find_halo(tiny_network, load_spec(tiny_network), [section])
+    np.testing.assert_array_equal(seen[0], section.image)
