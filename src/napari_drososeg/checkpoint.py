@@ -58,7 +58,7 @@ class NetworkSpec:
         Likewise.
     halo : int
         Default halo in px, a multiple of `stride`: the smallest with at least 99.95 % of the labels equal to those of
-        the whole section, measured once for these weights.
+        the whole section, measured once for these weights, on sections that they were trained on.
     licence : str
         SPDX expression of the weights.
     training : dict

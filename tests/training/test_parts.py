@@ -3,17 +3,35 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from napari_drososeg.checkpoint import load_spec
 from napari_drososeg.classes import DROSOPHILA_CLASSES
-from napari_drososeg.data.sections import AnnotatedSection
+from napari_drososeg.data.normalisation import Normalisation
+from napari_drososeg.data.sections import AnnotatedSection, annotated_section
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.training import Plateau, TrainConfig, TrainEvent, Training, find_problems, one_cycle, refuse
+from napari_drososeg.inference import PredictConfig
+from napari_drososeg.inference.reading import TileReader
+from napari_drososeg.inference.tiling import Grid, plan_tiles
+from napari_drososeg.io import Stack
+from napari_drososeg.training import (
+    Plateau,
+    TrainConfig,
+    TrainEvent,
+    Training,
+    find_problems,
+    one_cycle,
+    preferred_precision,
+    refuse,
+    sharing,
+)
 from napari_drososeg.training.average import MovingAverage
 from napari_drososeg.training.log import TrainLog
+from napari_drososeg.training.network import fabric as make_fabric
 from napari_drososeg.training.schedules import ReduceOnPlateau
 
 PLATEAU = TrainConfig(schedule="plateau", learning_rate=1e-3)
@@ -25,6 +43,19 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_nothing() -> None:
     assert rates[0] == pytest.approx(1 / 25)
     assert max(rates) == rates[20] == pytest.approx(1)
     assert rates[-1] < 0.01
+
+
+def test_bf16_is_chosen_where_it_is_native_on_what_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
+    # a card of before Ampere emulates it, and says yes unless it is asked for more
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert preferred_precision() == preferred_precision("cuda") == "16-mixed"
+    assert preferred_precision("cpu") == "32-true"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert preferred_precision("auto") == "bf16-mixed"
+    assert preferred_precision("cpu") == "32-true"
+    assert make_fabric(TrainConfig(accelerator="cpu")).strategy.precision.precision == "32-true"
 
 
 def test_the_study_plateau() -> None:
@@ -145,3 +176,22 @@ def test_a_log_drops_what_is_made_again(tmp_path: Path) -> None:
     with TrainLog(path, 0, 3):
         pass
     assert len(path.read_text().splitlines()) == 1
+
+
+def test_the_halo_is_measured_on_what_the_network_was_trained_on(
+    tiny_network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+
+    def look(_network: Path, stack: Stack, *, tile: int, config: PredictConfig, **more: Any) -> int:
+        grid = Grid(stack.shape[1:], stack.shape[1:])
+        reader = TileReader(stack, Normalisation(), config, print, more.get("statistics"))
+        seen.extend(reader.read(0, t) for t in plan_tiles(grid, tile=10**4, halo=0, stride=16))
+        return tile
+
+    grey = np.random.default_rng(0).integers(90, 160, (160, 160), np.uint8)
+    grey[:, :70] = 0  # where an aligned stack has nothing
+    section = annotated_section(grey, np.ones_like(grey), "aligned")
+    monkeypatch.setattr(sharing, "measure_halo", look)
+    sharing.find_halo(tiny_network, load_spec(tiny_network), [section])
+    np.testing.assert_array_equal(seen[0], section.image)

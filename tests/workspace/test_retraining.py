@@ -306,6 +306,13 @@ def test_a_reviewed_region_of_a_large_section_is_read_in_windows(tmp_path: Path,
         )  # one or two rows of 61 / 2
 
 
+def test_a_pixel_size_that_prediction_refuses_trains_nothing(annotated: Annotated, settings: RetrainSettings) -> None:
+    workspace, stack, _ = annotated
+    with pytest.raises(DrososegError, match="over 16 times off the network's"):
+        list(retrain(workspace, stack, replace(settings, pixel_size=4600.0)))
+    assert not workspace.rounds.all()
+
+
 def test_statistics_of_the_image_replace_those_of_the_training_data(tiny_network: Path) -> None:
     from contextlib import nullcontext
 

@@ -88,7 +88,7 @@ class NetworkChoice(FieldForm):
         self.halo = ComboBox(
             name="halo",
             choices=["default", "exact"],
-            tooltip="How much is read around each tile: default leaves at least 99.95 % of the labels as they would be "
+            tooltip="How much is read around each tile: default leaves about 99.9 % of the labels as they would be "
             "without tiles, exact all of them and takes longer.",
         )
         self.orientations = ComboBox(

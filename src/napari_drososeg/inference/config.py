@@ -33,7 +33,7 @@ class PredictConfig:
         Auto takes bf16 on processors that have it, f16 on CUDA and MPS, else f32. int8 is for OpenVINO.
     halo : int, "default" or "exact"
         Context around a tile in px of the network. Default is the network's own: the smallest that leaves at least
-        99.95 % of the labels as in the whole section. Exact covers its receptive field.
+        99.95 % of the labels as in the whole section, on sections it was trained on. Exact covers its receptive field.
     tile : int, optional
         Longest edge in px that the network sees at once, halo included; chosen from free memory unless given.
     batch : int, optional

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from napari_drososeg.data.normalisation import Statistics
 from napari_drososeg.inference.config import PredictConfig
 from napari_drososeg.inference.predict import Predictor
 from napari_drososeg.inference.tiling import align_up
 from napari_drososeg.io import Stack
 
 SAME_LABELS = 0.9995
-"""Share of labels that the default halo leaves as in the whole section."""
+"""Share of labels that the default halo leaves as in the whole section, on average over those it is measured on."""
 
 
 def measure_halo(
@@ -24,6 +25,7 @@ def measure_halo(
     sections: Iterable[int] | None = None,
     tile: int = 512,
     config: PredictConfig | None = None,
+    statistics: Mapping[int, Statistics] | None = None,
 ) -> int:
     """Find the smallest halo with which tiles agree with the whole section.
 
@@ -36,10 +38,12 @@ def measure_halo(
     sections : iterable of int, optional
         Which to compare on; all unless given.
     tile : int
-        Part in px of each tile's edge that is written. Smaller than what prediction uses, so that there are more
-        seams and the halo found is on the safe side.
+        Part in px of each tile's edge that is written. Where sections are several times as large and prediction
+        uses larger ones, there are more seams and the halo found is on the safe side.
     config : PredictConfig, optional
         Device, engine and precision; its halo and tile are not used.
+    statistics : mapping of int to Statistics, optional
+        Of sections, instead of measured ones, as for `Predictor.run`.
 
     Returns
     -------
@@ -58,7 +62,7 @@ def measure_halo(
     def labels(halo: int, edge: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
         predictor.config = replace(predictor.config, halo=halo, tile=edge)
         out = np.zeros((len(chosen), *stack.shape[1:]), np.uint8)
-        for result in predictor.run(stack, predictor.plan(stack, sections=chosen)):
+        for result in predictor.run(stack, predictor.plan(stack, sections=chosen), statistics=statistics):
             out[chosen.index(result.z), *result.slices] = result.labels
         return out
 

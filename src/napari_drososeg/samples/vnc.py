@@ -6,8 +6,7 @@ Gerhard, Funke, Martel, Cardona, Fetter; figshare 2013, doi 10.6084/m9.figshare.
 
 What is downloaded are the single files of the authors' GitHub mirror, each checked against a SHA-256 that was
 computed from a copy of the data set: sections 00 to 15. Sections 16 to 19 are **not** fetched: no digest of them is
-known here, and they are the held-out test sections that the shipped networks are scored on. A folder with the whole
-data set shows all 20.
+known here, and no shipped network was trained or scored on them. A folder with the whole data set shows all 20.
 """
 
 from __future__ import annotations

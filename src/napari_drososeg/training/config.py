@@ -68,7 +68,7 @@ class TrainConfig:
     seed : int
         Of the initial weights and of the patches.
     precision : {"auto", "32-true", "bf16-mixed", "16-mixed"}
-        As lightning-fabric names it. ``auto`` is bf16 where the processor computes in it.
+        As lightning-fabric names it. ``auto`` is bf16 where the device computes in it.
     accelerator : str
         As lightning-fabric names it.
     loss : LossConfig

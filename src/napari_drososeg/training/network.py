@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 _ENCODERS = (("encoder",), ("patch_embed", "layers", "norm"))  # the latter in Swin-Unet, whose names are timm's
 
 
-def preferred_precision() -> str:
-    """Return the precision that is fastest here without losing accuracy: bf16 where it is computed natively."""
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+def preferred_precision(accelerator: str = "auto") -> str:
+    """Return the precision that is fastest without losing accuracy: bf16 where it is computed natively.
+
+    Parameters
+    ----------
+    accelerator : str
+        What is trained on, as lightning-fabric names it: a processor beside a graphics card is asked for itself.
+    """
+    if accelerator not in ("cpu", "mps") and torch.cuda.is_available():
+        # cards before Ampere take bf16, too, but emulate it
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
     return "bf16-mixed" if native else "32-true"
@@ -37,7 +44,7 @@ def fabric(config: TrainConfig) -> Fabric:
         devices=config.devices,
         num_nodes=config.nodes,
         strategy=config.strategy,
-        precision=preferred_precision() if config.precision == "auto" else config.precision,
+        precision=preferred_precision(config.accelerator) if config.precision == "auto" else config.precision,
     )
     if config.devices * config.nodes > 1:
         made.launch()

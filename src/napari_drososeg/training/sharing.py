@@ -15,7 +15,7 @@ import torch
 
 from napari_drososeg.checkpoint import NetworkSpec, save_checkpoint
 from napari_drososeg.classes import ClassTable
-from napari_drososeg.data.normalisation import Normalisation
+from napari_drososeg.data.normalisation import Normalisation, Statistics
 from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.inference.config import PredictConfig
 from napari_drososeg.inference.halo import measure_halo
@@ -160,9 +160,10 @@ def find_halo(checkpoint: Path, spec: NetworkSpec, sections: Sequence[AnnotatedS
         return align_up(spec.receptive_field, spec.stride)
     alike = [s.image for s in sections if s.image.shape == shape]
     chosen = alike[:: -(-len(alike) // HALO_SECTIONS)]
-    # Normalised images stay as they are when they are normalised again.
     stack = as_stack(np.stack(chosen), voxel_size=(None, spec.pixel_size, spec.pixel_size))
-    return measure_halo(checkpoint, stack, tile=tile, config=PredictConfig(engine="torch"))
+    # They are normalised; measured again, black borders, no longer 0, would count and flatten the tissue.
+    as_they_are = dict.fromkeys(range(len(chosen)), Statistics(0.0, 1.0))
+    return measure_halo(checkpoint, stack, tile=tile, config=PredictConfig(engine="torch"), statistics=as_they_are)
 
 
 def inherit_licence(own: str | None, parents: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_drososeg.checkpoint import NetworkSpec
+from napari_drososeg.inference import rescaling
 from napari_drososeg.inference.config import PredictConfig
 from napari_drososeg.inference.reading import TileReader
 from napari_drososeg.inference.tiling import Grid, Tile
@@ -62,14 +63,14 @@ class Window:
 
 
 def grid_for(stack: Stack, spec: NetworkSpec, pixel_size: float | None) -> Grid:
-    """Return how an image's pixels and a network's correspond, as `napari_drososeg.inference.Predictor` sees them."""
-    from napari_drososeg.inference.rescaling import RESCALE_ABOVE
+    """Return how an image's pixels and a network's correspond, as `napari_drososeg.inference.Predictor` sees them.
 
-    shape = stack.shape[1:]
-    size = pixel_size or stack.pixel_size or spec.pixel_size
-    if max(size / spec.pixel_size, spec.pixel_size / size) <= RESCALE_ABOVE:
-        return Grid(shape, shape)
-    return Grid.for_pixel_sizes(shape, size, spec.pixel_size)
+    Raises
+    ------
+    DrososegError
+        If they are too different in size to be meant.
+    """
+    return rescaling.grid_for(stack.shape[1:], pixel_size or stack.pixel_size, spec.pixel_size, name=stack.name)
 
 
 def read_windows(
@@ -102,7 +103,7 @@ def read_windows(
     Raises
     ------
     DrososegError
-        If the image holds NaN and nothing to fill it with.
+        If the image holds NaN and nothing to fill it with, or its pixels are of a size that cannot be meant.
     """
     grid = grid_for(stack, spec, config.pixel_size)
     reader = TileReader(stack, spec.normalisation, config, notify)

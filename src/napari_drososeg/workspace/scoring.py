@@ -19,8 +19,8 @@ Labels = NDArray[np.uint8]
 WORSE = 0.002
 """Loss of mean IoU on the locked regions that is noise."""
 
-VANISHED = 0.02
-"""A class that was painted has vanished if the network labels less than this part of its painted pixels so."""
+NOT_FOUND = 0.02
+"""A class that was painted is not found if the network labels less than this part of its painted pixels so."""
 
 FAR_DRIFT = 0.2
 """Share of pixels away from annotation above which a user is told how much the prediction changed there."""
@@ -101,7 +101,7 @@ def decide(before: NetworkScores | None, after: NetworkScores, classes: ClassTab
     -------
     adopted : bool
         Not if it scores worse on the locked regions; without these, not if fewer of the annotated pixels are right,
-        or a class that was painted has vanished.
+        or a class that was painted has vanished; from random weights, not if one is not found.
     verdict : str
         One sentence.
     """
@@ -114,11 +114,15 @@ def decide(before: NetworkScores | None, after: NetworkScores, classes: ClassTab
         if new < old - WORSE:
             return False, f"Worse on the locked regions: mean IoU {new:.3f} after {old:.3f}."
         return True, f"Mean IoU {new:.3f} on the locked regions, after {old:.3f}."
-    gone = [n for n, r in zip(classes.names, after.annotated.recall, strict=True) if r < VANISHED]
+    lost = [n for n, r in zip(classes.names, after.annotated.recall, strict=True) if r < NOT_FOUND]
+    if before is None:
+        if lost:
+            return False, f"It does not find {', '.join(lost)} where that was painted; {right}."
+        return True, f"{right}."
+    # What was not found before has not vanished: a round that is better elsewhere is the way to it.
+    gone = [n for n, r in zip(classes.names, before.annotated.recall, strict=True) if n in lost and r >= NOT_FOUND]
     if gone:
         return False, f"It no longer finds {', '.join(gone)} where that was painted; {right}."
-    if before is None:
-        return True, f"{right}."
     old = before.annotated.pixel_accuracy
     if after.annotated.pixel_accuracy < old:
         return False, f"Only {right}, after {old:.0%}."
