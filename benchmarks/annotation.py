@@ -192,7 +192,7 @@ def strokes(shift: str, start: str, folder: Path, options: argparse.Namespace, c
             if not options.no_forest:
                 rows[str(n)]["forest"] = forest(stack, truth, annotator.labels, options.seed)
             print(f"  {shift} {n}: {rows[str(n)]}", file=sys.stderr, flush=True)
-            settings = replace(settings, start=None if found["adopted"] or start == SCRATCH else settings.start)
+            settings = replace(settings, start=None if found["adopted"] else settings.start)
     return rows
 
 

@@ -353,6 +353,31 @@ def test_the_pixel_size_is_asked_where_the_image_does_not_say_it(
     qtbot.waitUntil(lambda: widget.nm.value == pytest.approx(9.2), timeout=5000)
 
 
+def test_what_was_said_of_the_pixel_size_is_known_the_next_day(open_retrain: Any, qtbot: Any, tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "em.tif",
+        np.zeros((2, 40, 40), np.uint8) + 7,
+        imagej=True,
+        resolution=(1, 1),
+        metadata={"spacing": 1, "unit": "um", "axes": "ZYX"},
+    )
+    widget = open_retrain(tmp_path / "em.tif")
+    assert widget.nm.value == 1000  # which is not so
+    widget.nm.value = 8.0
+    workspace = widget.annotation.open()
+    widget.keep_pixel_size(widget.annotation)
+    assert workspace.pixel_size == 8.0
+    widget.viewer.close()
+    again = open_retrain(tmp_path / "em.tif")
+    assert again.nm.value == 8.0
+    assert again.settings().pixel_size == 8.0
+    again.nm.value = 0
+    qtbot.waitUntil(lambda: again.nm.value == 1000, timeout=5000)
+    again.annotation.open()
+    again.keep_pixel_size(again.annotation)
+    assert again.annotation.workspace.pixel_size == 1000
+
+
 def ended(process: psutil.Process) -> bool:
     """Return whether a process ended; it may do so between two looks at it."""
     try:

@@ -228,6 +228,7 @@ class RetrainWidget(RoundActions):
                 self.update_state()
                 return
             workspace, settings = annotation.open(), self.settings()
+            self.keep_pixel_size(annotation)
         except (DrososegError, OSError) as error:
             self._say(str(error), failed=True)
             return

@@ -226,11 +226,19 @@ class RetrainChoice(RetrainForm):
         self.altered.emit()
 
     def take_found_size(self, annotation: ImageAnnotation) -> None:
-        """Keep with the image what its rounds found out of its pixel size, where nobody has answered."""
+        """Keep with the image what was once said or found out of its pixel size, where nobody has answered."""
         image, workspace = annotation.image, annotation.workspace
-        size = workspace.pixel_size if workspace is not None else None
-        if size and not pixel_size.answered(image) and pixel_size.stated(image) is None:
-            pixel_size.answer(image, size)
+        if workspace is None or pixel_size.answered(image):
+            return
+        said = workspace.settings.get("pixel_size")
+        if said or pixel_size.stated(image) is None:
+            pixel_size.answer(image, said or workspace.pixel_size)
+
+    def keep_pixel_size(self, annotation: ImageAnnotation) -> None:
+        """Keep what is said of the pixel size with the rounds that were trained with it."""
+        said, workspace = pixel_size.answered(annotation.image), annotation.workspace
+        if workspace is not None and said != workspace.settings.get("pixel_size"):
+            workspace.save_settings(pixel_size=said)
 
     def show_pixel_size(self) -> None:
         """Show what is known; the user may know better."""

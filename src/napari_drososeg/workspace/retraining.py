@@ -99,7 +99,7 @@ class _Retraining:
         self.number = workspace.rounds.next_number()
         self.notices: list[str] = []
         self.adapted: dict[str, Any] = {}
-        self.pixel_size = settings.pixel_size or stack.pixel_size or workspace.pixel_size
+        self.pixel_size = settings.pixel_size or workspace.pixel_size or stack.pixel_size
         if stack.pixel_size is None and self.pixel_size is not None:
             self.adapted["pixel_size"] = self.pixel_size  # what was said, or found out by an earlier round, stays known
         self.spec, self.model, self.parent = find_start(workspace, settings, self.pixel_size)
