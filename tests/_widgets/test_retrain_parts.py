@@ -38,6 +38,7 @@ from napari_drososeg._widgets.training_state import (
     remember_speed,
 )
 from napari_drososeg._widgets.worker import Control
+from napari_drososeg._widgets.writer import classes_of
 from napari_drososeg.checkpoint import load_model
 from napari_drososeg.cli import app
 from napari_drososeg.errors import DrososegError
@@ -153,6 +154,13 @@ def test_classes_of_ones_own() -> None:
         own_classes("a, a")
 
 
+def test_labels_by_hand_are_saved_with_their_classes() -> None:
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((3, 16, 16), np.uint8), name="em")
+    target = Targets(viewer).add(image, "", "annotation", own_classes("nucleus, vesicle"))
+    assert classes_of({"metadata": target.layer.metadata}).names == ("nucleus", "vesicle")
+
+
 def test_a_round_becomes_a_network(tiny_network: Path) -> None:
     path = save_as_network(tiny_network, "My Network, v2")
     assert find_network("my-network-v2") == path
@@ -209,6 +217,7 @@ def test_a_prediction_that_was_stopped_on_the_way_is_finished(tmp_path: Path, ti
         repainter._tick()
     assert np.count_nonzero(np.asarray(target.layer.data) == 2) == (600 + 550) * 40
     assert target.done.sections((600, 40)) == [0]
+    assert target.layer.metadata["drososeg"]["network"] == card.name
     assert begun[0].sections == (0, 1)  # of which the runner leaves out what is done
 
 
