@@ -18,6 +18,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_drososeg._widgets import preferences
 from napari_drososeg._widgets.overview import LOCKED, TRAINS
+from napari_drososeg._widgets.regions import RECTANGLE
 from napari_drososeg._widgets.reviewing import own_classes
 from napari_drososeg._widgets.training_run import Stage
 from napari_drososeg._widgets.training_state import TrainingState
@@ -300,6 +301,16 @@ def test_places_are_of_their_image_only(open_retrain: Any, stack: np.ndarray) ->
     widget.finder.places = [Suggestion(2, slice(0, 10), slice(0, 10), 0.5)]
     widget.image.value = widget.viewer.add_image(stack[:1], name="other")
     assert widget.finder.places == []
+
+
+def test_a_region_is_drawn_on_the_image_that_it_is_for(open_retrain: Any, stack: np.ndarray) -> None:
+    widget = open_retrain(data=stack)
+    widget.draw(RECTANGLE, locked=False)
+    assert widget.drawer.drawing
+    widget.image.value = widget.viewer.add_image(stack[:1], name="other")
+    assert not widget.drawer.drawing
+    assert widget.region_button.text == "Region"
+    assert not [layer for layer in widget.viewer.layers if isinstance(layer, Shapes)]
 
 
 def test_the_curve_is_of_the_classes_that_were_trained(open_retrain: Any, stack: np.ndarray) -> None:

@@ -100,6 +100,7 @@ class RetrainWidget(RoundActions):
         if self.image.value is not self._image:  # what was said and asked is of the image before
             self.outcome, self._asked, self.question.visible = "", None, False
             self.finder.forget()
+            self.drawer.cancel()
             self.repainter.runner.forget_message()
         super()._image_changed()
 
