@@ -23,6 +23,7 @@ from typer.main import get_command
 from napari_drososeg._widgets import preferences, training_run
 from napari_drososeg._widgets.layers import Targets
 from napari_drososeg._widgets.repainting import Repainter
+from napari_drososeg._widgets.retrain_choice import folder_of
 from napari_drososeg._widgets.reviewing import own_classes
 from napari_drososeg._widgets.round_difference import Pair, RoundComparer, _differences
 from napari_drososeg._widgets.round_networks import card_of, save_as_network
@@ -233,6 +234,18 @@ def test_the_same_comparison_goes_into_the_same_layer(shape: tuple[int, ...], ti
     assert len(viewer.layers) == 2
     assert comparer.layer is not None
     assert not comparer.layer.data.any()
+
+
+def test_the_workspace_of_an_image_without_a_file_is_found_under_any_name(stack: np.ndarray) -> None:
+    viewer = ViewerModel()
+    image = viewer.add_image(stack, name="day 1: a/b")
+    folder = folder_of(image)
+    assert folder.name.startswith("day 1_ a_b-")
+    create_workspace(folder, as_stack(stack)).close()
+    image.name = "renamed"
+    assert folder_of(image) == folder
+    other = viewer.add_image(stack[:, :90], name="renamed")
+    assert folder_of(other) != folder
 
 
 def test_another_process_can_read_the_image(tmp_path: Path, stack: np.ndarray) -> None:
