@@ -484,6 +484,7 @@ def test_labels_from_elsewhere_and_own_classes(open_retrain: Any, qtbot: Any, fi
     assert widget.foreign.visible
     assert "Take these labels over" in widget.problem.value
     click(qtbot, widget.right_button)
+    assert notification_manager.records[-1].message.startswith("800 pixels have a label that is no class (1 cyto")
     target = widget.target
     qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=20_000)
     assert not foreign.visible
