@@ -293,6 +293,24 @@ def test_what_an_earlier_press_has_prepared_is_left_alone(
     assert ended == [None, "That will do."]
 
 
+def test_the_activity_dock_cancels_while_the_image_is_made_ready(qtbot: Any, tmp_path: Path) -> None:
+    run, go = TrainingRun(), Event()
+    ended: list[Any] = []
+    run.finished.connect(ended.append)
+
+    def image() -> None:
+        go.wait(60)
+
+    run.start(tmp_path, RetrainSettings(), image, "em")
+    assert run._bar._bar is not None
+    run._bar._bar.cancel()
+    try:
+        qtbot.waitUntil(lambda: not run.busy, timeout=20_000)
+    finally:
+        go.set()
+    assert ended == [None]
+
+
 def test_a_process_that_does_not_stop_is_ended_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_run, "PATIENCE", -1.0)
     run, process = TrainingRun(), MagicMock(over=False)
