@@ -421,7 +421,7 @@ def test_a_workspace_that_is_open_elsewhere_is_said(bench: Bench, tmp_path: Path
     bench.annotation.close()
     with open_workspace(bench.folder):
         bench.open()
-        assert "open in another process" in bench.annotation.problem
+        assert "open in this program already" in bench.annotation.problem
         target.layer.paint((1, 10, 10), 2)
         bench.settle()
         assert (section(target) == 2).any()
