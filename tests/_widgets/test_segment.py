@@ -342,6 +342,22 @@ def test_save_and_copy(
     assert "Saved" in widget.status.value
 
 
+def test_files_chosen_one_by_one_have_no_command(
+    open_widget: Any, stack: np.ndarray, tmp_path: Any, make_napari_viewer: Any
+) -> None:
+    import tifffile
+
+    files = [str(tmp_path / f"{z}.tif") for z in range(3)]
+    for file, section in zip(files, stack, strict=True):
+        tifffile.imwrite(file, section, photometric="minisblack")
+    viewer = make_napari_viewer(show=True)
+    viewer.open(files, stack=True, plugin="napari-drososeg")
+    assert viewer.layers[0].source.path == files[0]  # which is not all of it
+    widget = open_widget(viewer=viewer)
+    assert not widget.copy_button.enabled
+    assert "opened from several files" in widget.copy_button.tooltip
+
+
 def test_choices_persist_but_not_the_images(
     open_widget: Any, make_napari_viewer: Any, qtbot: Any, finish: Any, stack: np.ndarray
 ) -> None:

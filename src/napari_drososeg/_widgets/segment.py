@@ -25,6 +25,7 @@ from napari_drososeg._widgets.layers import (
     view_of,
     voxel_size_of,
 )
+from napari_drososeg._widgets.reader import FILES_KEY
 from napari_drososeg._widgets.running import Runner, foreign_labels
 from napari_drososeg._widgets.work import LONG_SECONDS
 from napari_drososeg._widgets.worker import State
@@ -196,10 +197,14 @@ class SegmentWidget(Choice):
             else "There are no labels of this image and network yet."
         )
         path = file_of(image) if image is not None else None
-        self.copy_button.enabled = path is not None and self.job() is not None
+        several = image is not None and FILES_KEY in image.metadata
+        self.copy_button.enabled = path is not None and not several and self.job() is not None
         without = f" {NO_UNCERTAINTY}" if self.uncertainty.value else ""
         self.copy_button.tooltip = (
-            f"Puts the command line for the same job on the clipboard, to run it without a screen.{without}"
+            "The image was opened from several files: put them into a folder and open that, which is one stack for the "
+            "command line, too."
+            if several
+            else f"Puts the command line for the same job on the clipboard, to run it without a screen.{without}"
             if path
             else "The image was not opened from a file, so there is nothing the command line could read."
         )
