@@ -205,7 +205,9 @@ class RetrainForm(FieldForm):
         )
         self.folder_text = note()
         self.folder_button = PushButton(
-            text="Folder", tooltip="Keeps the annotation of this image in another folder; an empty one, or a workspace."
+            text="Folder",
+            tooltip="Keeps the annotation of this image in another folder: an empty one, or a workspace. The choice "
+            "holds until the image is closed: make it again the next time.",
         )
         small(self.folder_button)
         self.advanced = column(
