@@ -29,6 +29,7 @@ from napari_drososeg._widgets.reader import FILES_KEY
 from napari_drososeg._widgets.running import Runner, foreign_labels
 from napari_drososeg._widgets.work import LONG_SECONDS
 from napari_drososeg._widgets.worker import State
+from napari_drososeg.errors import DrososegError
 
 if TYPE_CHECKING:
     import napari
@@ -267,9 +268,18 @@ class SegmentWidget(Choice):
             self.save_to(*chosen)
 
     def save_to(self, path: Path, form: str) -> None:
-        """Write the labels of the chosen image and network to a file, in a worker thread."""
+        """Write the labels of the chosen image and network to a file, in a worker thread; never over the image."""
+        from napari_drososeg.batch.plan import Item, guarded
+
         target = self.target
         if target is None or self._image is None:
+            return
+        source = file_of(self._image)
+        try:
+            if source is not None:
+                guarded(Item(Path(source), path))
+        except DrososegError as error:
+            files.say_failure(error)
             return
         self._saving = True
         started = time.monotonic()
