@@ -303,6 +303,21 @@ def test_places_are_of_their_image_only(open_retrain: Any, stack: np.ndarray) ->
     assert widget.finder.places == []
 
 
+def test_a_locked_section_is_not_called_reviewed(open_retrain: Any, file: Path) -> None:
+    widget = open_retrain(file)
+    target = widget.new_labels()
+    widget.go_to(0)
+    target.layer.paint((0, 50, 50), 1)
+    widget.review(0, locked=True)
+    widget.update_state()
+    assert widget.reviewed.value
+    assert widget.reviewed.text == "Section locked"
+    region = widget.annotation.whole_region(0)
+    widget.annotation.lock(region, False)
+    widget.update_state()
+    assert widget.reviewed.text == "Section reviewed"
+
+
 def test_a_region_is_drawn_on_the_image_that_it_is_for(open_retrain: Any, stack: np.ndarray) -> None:
     widget = open_retrain(data=stack)
     widget.draw(RECTANGLE, locked=False)

@@ -133,7 +133,8 @@ class RetrainForm(FieldForm):
             name="reviewed",
             text="Section reviewed",
             tooltip="Says that every label of the section on screen is right: all of them train, and no prediction "
-            "changes them. Unticked, they are the network's again (what you painted stays).",
+            "changes them. Unticked, they are the network's again (what you painted stays). A section that is locked "
+            "for validation does not train.",
         )
         self.region_button = PushButton(
             text="Region",

@@ -72,8 +72,10 @@ class Reviewing(RetrainChoice):
         self.missing.value, self.missing.visible = "\n".join(lines), bool(lines)
         usable = target is not None and annotation.fits(target) and not annotation.problem
         self.reviewed.enabled = self.region_button.enabled = usable
+        region = annotation.whole_region(section)
         with self.reviewed.changed.blocked():
-            self.reviewed.value = annotation.whole_region(section) is not None
+            self.reviewed.value = region is not None
+        self.reviewed.text = "Section locked" if region is not None and region.locked else "Section reviewed"
         self.region_button.text = "Cancel" if self.drawer.drawing else "Region"
         if overview is not None:
             overview.show(bool(self.outline.value))
