@@ -402,6 +402,18 @@ def test_what_is_taken_back_stays_so_below_fresh_strokes(bench: Bench) -> None:
         assert workspace.annotation.read(1)[50, 50] == 2
 
 
+def test_what_was_painted_just_before_a_layer_is_removed_is_kept(bench: Bench) -> None:
+    target, other = bench.layer("unet"), bench.layer("fpn", 2)
+    bench.settle()
+    target.layer.paint((1, 30, 30), 3)
+    bench.viewer.layers.remove(target.layer)
+    bench.settle()
+    assert (bench.kept() == 3).any()
+    np.testing.assert_array_equal(section(other), np.where(bench.kept() == 3, 3, 2))
+    bench.settle()
+    assert [painting.target for painting in bench.annotation.paintings] == [other]
+
+
 def test_a_workspace_that_is_open_elsewhere_is_said(bench: Bench, tmp_path: Path) -> None:
     target = bench.layer("unet")
     target.layer.paint((1, 30, 30), 3)
@@ -409,7 +421,7 @@ def test_a_workspace_that_is_open_elsewhere_is_said(bench: Bench, tmp_path: Path
     bench.annotation.close()
     with open_workspace(bench.folder):
         bench.open()
-        assert "open in another process" in bench.annotation.problem
+        assert "open in this program already" in bench.annotation.problem
         target.layer.paint((1, 10, 10), 2)
         bench.settle()
         assert (section(target) == 2).any()

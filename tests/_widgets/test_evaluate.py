@@ -224,6 +224,29 @@ def test_a_section_that_is_only_begun_is_said(open_evaluate: Any, pair: Any) -> 
     assert not widget.coverage.visible  # they are not a result
 
 
+def test_what_an_earlier_network_left_is_not_taken_for_that_of_the_last() -> None:
+    from napari.components import ViewerModel
+
+    from napari_drososeg._widgets.comparison_checks import sections_of
+    from napari_drososeg._widgets.layers import Targets
+
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((5, 8, 8), np.uint8), name="em")
+    target = Targets(viewer).add(image, "round-1", "round 1", DROSOPHILA_CLASSES)
+    for z in range(4):
+        target.write(z, (slice(0, 8), slice(0, 8)), np.ones((8, 8), np.uint8))
+    target.done_key = ("round 2",)
+    assert sections_of(target, 5, 2)[1].startswith("Section 2 is wholly or partly of an earlier run")
+    chosen, said = sections_of(target, 5, None)
+    assert chosen == (0, 1, 2, 3)
+    assert said.startswith("4 sections are wholly or partly of an earlier run")
+    target.done.add(2, (0, 8, 0, 8))
+    assert sections_of(target, 5, 2) == ((2,), "")
+    chosen, said = sections_of(target, 5, None)
+    assert chosen == (2,)
+    assert said == "Only sections segmented whole with the last network and settings are judged: 1 of 5."
+
+
 @pytest.mark.parametrize("kind", ["dask", "zarr", "2d", "multiscale"])
 def test_kinds_of_layers(
     kind: str, open_evaluate: Any, qtbot: Any, done: Any, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

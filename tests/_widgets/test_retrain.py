@@ -18,6 +18,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_drososeg._widgets import preferences
 from napari_drososeg._widgets.overview import LOCKED, TRAINS
+from napari_drososeg._widgets.regions import RECTANGLE
 from napari_drososeg._widgets.reviewing import own_classes
 from napari_drososeg._widgets.training_run import Stage
 from napari_drososeg._widgets.training_state import TrainingState
@@ -302,6 +303,31 @@ def test_places_are_of_their_image_only(open_retrain: Any, stack: np.ndarray) ->
     assert widget.finder.places == []
 
 
+def test_a_locked_section_is_not_called_reviewed(open_retrain: Any, file: Path) -> None:
+    widget = open_retrain(file)
+    target = widget.new_labels()
+    widget.go_to(0)
+    target.layer.paint((0, 50, 50), 1)
+    widget.review(0, locked=True)
+    widget.update_state()
+    assert widget.reviewed.value
+    assert widget.reviewed.text == "Section locked"
+    region = widget.annotation.whole_region(0)
+    widget.annotation.lock(region, False)
+    widget.update_state()
+    assert widget.reviewed.text == "Section reviewed"
+
+
+def test_a_region_is_drawn_on_the_image_that_it_is_for(open_retrain: Any, stack: np.ndarray) -> None:
+    widget = open_retrain(data=stack)
+    widget.draw(RECTANGLE, locked=False)
+    assert widget.drawer.drawing
+    widget.image.value = widget.viewer.add_image(stack[:1], name="other")
+    assert not widget.drawer.drawing
+    assert widget.region_button.text == "Region"
+    assert not [layer for layer in widget.viewer.layers if isinstance(layer, Shapes)]
+
+
 def test_the_curve_is_of_the_classes_that_were_trained(open_retrain: Any, stack: np.ndarray) -> None:
     widget = open_retrain(data=stack)
     widget._trained = widget.annotation, None, RetrainSettings(), "tiny"
@@ -498,6 +524,7 @@ def test_labels_from_elsewhere_and_own_classes(open_retrain: Any, qtbot: Any, fi
     assert widget.foreign.visible
     assert "Take these labels over" in widget.problem.value
     click(qtbot, widget.right_button)
+    assert notification_manager.records[-1].message.startswith("800 pixels have a label that is no class (1 cyto")
     target = widget.target
     qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=20_000)
     assert not foreign.visible

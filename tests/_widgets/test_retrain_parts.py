@@ -23,6 +23,7 @@ from typer.main import get_command
 from napari_drososeg._widgets import preferences, training_run
 from napari_drososeg._widgets.layers import Targets
 from napari_drososeg._widgets.repainting import Repainter
+from napari_drososeg._widgets.retrain_choice import folder_of
 from napari_drososeg._widgets.reviewing import own_classes
 from napari_drososeg._widgets.round_difference import Pair, RoundComparer, _differences
 from napari_drososeg._widgets.round_networks import card_of, save_as_network
@@ -38,6 +39,7 @@ from napari_drososeg._widgets.training_state import (
     remember_speed,
 )
 from napari_drososeg._widgets.worker import Control
+from napari_drososeg._widgets.writer import classes_of
 from napari_drososeg.checkpoint import load_model
 from napari_drososeg.cli import app
 from napari_drososeg.errors import DrososegError
@@ -153,6 +155,13 @@ def test_classes_of_ones_own() -> None:
         own_classes("a, a")
 
 
+def test_labels_by_hand_are_saved_with_their_classes() -> None:
+    viewer = ViewerModel()
+    image = viewer.add_image(np.zeros((3, 16, 16), np.uint8), name="em")
+    target = Targets(viewer).add(image, "", "annotation", own_classes("nucleus, vesicle"))
+    assert classes_of({"metadata": target.layer.metadata}).names == ("nucleus", "vesicle")
+
+
 def test_a_round_becomes_a_network(tiny_network: Path) -> None:
     path = save_as_network(tiny_network, "My Network, v2")
     assert find_network("my-network-v2") == path
@@ -209,6 +218,7 @@ def test_a_prediction_that_was_stopped_on_the_way_is_finished(tmp_path: Path, ti
         repainter._tick()
     assert np.count_nonzero(np.asarray(target.layer.data) == 2) == (600 + 550) * 40
     assert target.done.sections((600, 40)) == [0]
+    assert target.layer.metadata["drososeg"]["network"] == card.name
     assert begun[0].sections == (0, 1)  # of which the runner leaves out what is done
 
 
@@ -224,6 +234,18 @@ def test_the_same_comparison_goes_into_the_same_layer(shape: tuple[int, ...], ti
     assert len(viewer.layers) == 2
     assert comparer.layer is not None
     assert not comparer.layer.data.any()
+
+
+def test_the_workspace_of_an_image_without_a_file_is_found_under_any_name(stack: np.ndarray) -> None:
+    viewer = ViewerModel()
+    image = viewer.add_image(stack, name="day 1: a/b")
+    folder = folder_of(image)
+    assert folder.name.startswith("day 1_ a_b-")
+    create_workspace(folder, as_stack(stack)).close()
+    image.name = "renamed"
+    assert folder_of(image) == folder
+    other = viewer.add_image(stack[:, :90], name="renamed")
+    assert folder_of(other) != folder
 
 
 def test_another_process_can_read_the_image(tmp_path: Path, stack: np.ndarray) -> None:
@@ -269,6 +291,24 @@ def test_what_an_earlier_press_has_prepared_is_left_alone(
     qtbot.waitUntil(lambda: not run.busy, timeout=60_000)
     assert str(tmp_path / "1") in begun[0]
     assert ended == [None, "That will do."]
+
+
+def test_the_activity_dock_cancels_while_the_image_is_made_ready(qtbot: Any, tmp_path: Path) -> None:
+    run, go = TrainingRun(), Event()
+    ended: list[Any] = []
+    run.finished.connect(ended.append)
+
+    def image() -> None:
+        go.wait(60)
+
+    run.start(tmp_path, RetrainSettings(), image, "em")
+    assert run._bar._bar is not None
+    run._bar._bar.cancel()
+    try:
+        qtbot.waitUntil(lambda: not run.busy, timeout=20_000)
+    finally:
+        go.set()
+    assert ended == [None]
 
 
 def test_a_process_that_does_not_stop_is_ended_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

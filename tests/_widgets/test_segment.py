@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from napari.layers import Labels
+from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
@@ -340,6 +341,27 @@ def test_save_and_copy(
     saved = read_labels(tmp_path / "out.tif")
     np.testing.assert_array_equal(np.stack([saved.read(z) for z in range(3)]), labels_of(widget).data)
     assert "Saved" in widget.status.value
+    before = file.read_bytes()
+    widget.save_to(file, "tiff")
+    assert "is the input itself" in notification_manager.records[-1].message
+    assert not widget._saving
+    assert file.read_bytes() == before
+
+
+def test_files_chosen_one_by_one_have_no_command(
+    open_widget: Any, stack: np.ndarray, tmp_path: Any, make_napari_viewer: Any
+) -> None:
+    import tifffile
+
+    files = [str(tmp_path / f"{z}.tif") for z in range(3)]
+    for file, section in zip(files, stack, strict=True):
+        tifffile.imwrite(file, section, photometric="minisblack")
+    viewer = make_napari_viewer(show=True)
+    viewer.open(files, stack=True, plugin="napari-drososeg")
+    assert viewer.layers[0].source.path == files[0]  # which is not all of it
+    widget = open_widget(viewer=viewer)
+    assert not widget.copy_button.enabled
+    assert "opened from several files" in widget.copy_button.tooltip
 
 
 def test_choices_persist_but_not_the_images(

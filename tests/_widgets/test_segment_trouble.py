@@ -129,6 +129,8 @@ def test_an_image_that_looks_inverted_is_said(open_widget: Any, qtbot: Any, sett
     widget.image.value = image
     settle(widget)
     assert "Invert" not in widget.status.value
+    widget.invert.value = True  # or left ticked for another image, where Advanced is closed
+    assert "Grey values are inverted" in widget.status.value
 
 
 @pytest.mark.parametrize("kind", ["empty", "damaged", "cut short"])

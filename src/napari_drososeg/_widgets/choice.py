@@ -106,9 +106,11 @@ class Choice(Form):
 
     @property
     def contrast_hint(self) -> str:
-        """One line where the image looks inverted and is taken as it is."""
-        if not self._inverted or self.invert.value:
+        """One line where the image looks inverted and is taken as it is, or is inverted and does not look so."""
+        if self._inverted == self.invert.value:
             return ""
+        if self.invert.value:  # perhaps for the image before; the field may be hidden
+            return "Grey values are inverted for the network, as is ticked under Advanced."
         return f"{MARK}The membranes look bright, not dark: if they are, tick 'Invert grey values' under Advanced."
 
     def _image_altered(self, event: Any) -> None:

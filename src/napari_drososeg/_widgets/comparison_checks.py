@@ -104,7 +104,8 @@ def sections_of(target: Target | None, n_sections: int, in_view: int | None) -> 
     Returns
     -------
     sections : tuple of int
-        Of a result those that are segmented whole, if there are any, else those that are begun.
+        Of a result those that are segmented whole, if there are any, else those that are begun. Those that are as the
+        last network and settings made them go before others.
     notice : str
         What is left out, or counts as wrong though nothing was predicted there; empty where neither is so.
     """
@@ -112,14 +113,20 @@ def sections_of(target: Target | None, n_sections: int, in_view: int | None) -> 
     if target is None or not target.store.sections:  # labels by hand, or a result that has not begun
         return chosen, ""
     left, size = target.store.left, target.store.shape[-2] * target.store.shape[-1]
+    begun = sorted(target.store.sections)
+    whole = [z for z in begun if not left[z]]
+    height, width = target.store.shape[-2:]
+    latest = target.done.sections((height, width)) if target.done_key else whole
     if in_view is None:
-        begun = sorted(target.store.sections)
-        chosen = tuple(z for z in begun if not left[z]) or tuple(begun)
+        chosen = tuple(z for z in whole if z in latest) or tuple(whole or begun)
     share = 1 - sum(left.get(z, size) for z in chosen) / (size * len(chosen))
-    if share == 1:
+    if share == 1 and set(chosen) <= set(latest):
         some = in_view is None and len(chosen) < n_sections
-        return chosen, f"Only sections segmented whole are judged: {len(chosen)} of {n_sections}." if some else ""
+        by = "" if len(chosen) == len(whole) else " with the last network and settings"
+        return chosen, f"Only sections segmented whole{by} are judged: {len(chosen)} of {n_sections}." if some else ""
     what = f"Section {chosen[0]} is" if len(chosen) == 1 else f"{len(chosen)} sections are"
+    if share == 1:
+        return chosen, f"{what} wholly or partly of an earlier run, perhaps by another network: that counts as well."
     if share == 0:
         return chosen, f"{what} not segmented yet: all of it counts as wrong."
     percent = min(99, max(1, round(100 * share)))  # neither nothing nor all of it

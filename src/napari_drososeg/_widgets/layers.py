@@ -256,7 +256,7 @@ class Targets:
             colormap=label_colormap(classes),
             features=label_features(classes),
             opacity=0.5,
-            metadata={"drososeg": {}},
+            metadata={"drososeg": {"classes": classes.to_list()}},
             **space_of(image),
         )
         bind_class_keys(layer)

@@ -27,6 +27,8 @@ class Painting:
         Where it may have been painted on: to be compared with what the program wrote.
     stale : dict of Part to None
         Where it no longer shows what is known: to be written.
+    gone : bool
+        Whether it has left the viewer: what was painted before is still to be kept.
     """
 
     target: Target
@@ -34,13 +36,14 @@ class Painting:
     dirty: dict[Part, None] = field(default_factory=dict)
     stale: dict[Part, None] = field(default_factory=dict)
     refresh: bool = False
+    gone: bool = False
     _checksum: tuple[int, int] | None = None
     _visited: set[int] = field(default_factory=set)
 
     @property
     def free(self) -> bool:
         """Whether its array may be read and written: not during a stroke."""
-        return not stroke_in_progress(self.target.layer)
+        return self.gone or not stroke_in_progress(self.target.layer)
 
     def look(self, section: int | None) -> None:
         """Note where it has been painted on since the last look.

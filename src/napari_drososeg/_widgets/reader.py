@@ -21,6 +21,9 @@ Paths = str | Sequence[str]
 # Labels up to this size come into memory, where they can be painted; larger ones stay on disk, to be looked at.
 EDITABLE_BYTES = 2 * 2**30
 
+FILES_KEY = "drososeg_files"
+"""Key in the metadata of a layer under which its files are kept where they were chosen one by one."""
+
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
     """Tell whether a path looks like a stack.
@@ -70,7 +73,10 @@ def read_layers(path: Paths) -> list[LayerTuple]:
     from napari_drososeg.io import read_stack
 
     stack = read_stack(path)
-    return [image_tuple(stack) if stack.classes is None else labels_tuple(stack)]
+    data, arguments, kind = image_tuple(stack) if stack.classes is None else labels_tuple(stack)
+    if not isinstance(path, (str, os.PathLike)) and len(path) > 1:
+        arguments["metadata"][FILES_KEY] = [str(each) for each in path]  # napari keeps the first only
+    return [(data, arguments, kind)]
 
 
 def space(stack: Stack) -> dict[str, Any]:

@@ -157,6 +157,8 @@ def take_over(target: Target, spec: NetworkSpec) -> None:
         target.classes = spec.classes
         target.layer.colormap = label_colormap(spec.classes)
         target.layer.features = label_features(spec.classes)
+    said = {"network": spec.name, "title": spec.title, "classes": spec.classes.to_list()}
+    target.layer.metadata["drososeg"] = said  # until a run of its own says more
 
 
 def predict_config(spec: NetworkSpec, pixel_size: float | None) -> PredictConfig:

@@ -16,6 +16,7 @@ from napari_drososeg._widgets import files
 from napari_drososeg._widgets.job import duration
 from napari_drososeg._widgets.layers import Target, file_of
 from napari_drososeg._widgets.leaving import WindowWatch
+from napari_drososeg._widgets.reader import FILES_KEY
 from napari_drososeg._widgets.retrain_choice import REMEMBERED
 from napari_drososeg._widgets.round_actions import RoundActions
 from napari_drososeg._widgets.training_run import Stage, TrainingRun, image_file
@@ -100,6 +101,7 @@ class RetrainWidget(RoundActions):
         if self.image.value is not self._image:  # what was said and asked is of the image before
             self.outcome, self._asked, self.question.visible = "", None, False
             self.finder.forget()
+            self.drawer.cancel()
             self.repainter.runner.forget_message()
         super()._image_changed()
 
@@ -275,7 +277,8 @@ class RetrainWidget(RoundActions):
         annotation = self.annotation
         if annotation is None or annotation.workspace is None:
             return
-        path = file_of(annotation.image) if annotation.workspace.image.path is None else None
+        known = annotation.workspace.image.path is not None or FILES_KEY in annotation.image.metadata
+        path = None if known else file_of(annotation.image)
         QApplication.clipboard().setText(command_line(annotation.folder, self.settings(), path))
         self._say("The command is on the clipboard.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from napari_drososeg._widgets.training_state import SECTION, expected_seconds
 from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.workspace import START, default_folder
+from napari_drososeg.workspace.documents import Description
 from napari_drososeg.workspace.identity import ImageIdentity
 from napari_drososeg.workspace.recipes import EFFORTS, SCRATCH, RetrainSettings
 from napari_drososeg.zoo import DEFAULT_NETWORK, NetworkCard, list_networks, user_folder
@@ -326,5 +328,12 @@ def folder_of(image: Image) -> Path:
         folder = default_folder(zarrs[-1] if zarrs else path)
         if is_workspace(folder) or os.access(folder.parent, os.W_OK):
             return folder
-    stack = stack_of(image)
-    return user_folder().parent / "workspaces" / f"{stack.name[:40]}-{ImageIdentity.of(stack).sha256[:8]}"
+    home, identity = user_folder().parent / "workspaces", ImageIdentity.of(stack_of(image))
+    name, digest = re.sub(r"[^\w .-]+", "_", image.name[:40]), identity.sha256[:8]
+    mine = home / f"{name}-{digest}"
+    if not is_workspace(mine):  # the layer may have had another name
+        for folder in sorted(home.glob(f"*-{digest}")):
+            with contextlib.suppress(DrososegError):
+                if Description.read(folder).image.difference(identity) is None:
+                    return folder
+    return mine

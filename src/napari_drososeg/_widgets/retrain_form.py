@@ -133,7 +133,8 @@ class RetrainForm(FieldForm):
             name="reviewed",
             text="Section reviewed",
             tooltip="Says that every label of the section on screen is right: all of them train, and no prediction "
-            "changes them. Unticked, they are the network's again (what you painted stays).",
+            "changes them. Unticked, they are the network's again (what you painted stays). A section that is locked "
+            "for validation does not train.",
         )
         self.region_button = PushButton(
             text="Region",
@@ -205,7 +206,9 @@ class RetrainForm(FieldForm):
         )
         self.folder_text = note()
         self.folder_button = PushButton(
-            text="Folder", tooltip="Keeps the annotation of this image in another folder; an empty one, or a workspace."
+            text="Folder",
+            tooltip="Keeps the annotation of this image in another folder: an empty one, or a workspace. The choice "
+            "holds until the image is closed: make it again the next time.",
         )
         small(self.folder_button)
         self.advanced = column(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QLineEdit, QMenu, QWidget
 
 from napari_drososeg._widgets import files
@@ -71,8 +72,10 @@ class Reviewing(RetrainChoice):
         self.missing.value, self.missing.visible = "\n".join(lines), bool(lines)
         usable = target is not None and annotation.fits(target) and not annotation.problem
         self.reviewed.enabled = self.region_button.enabled = usable
+        region = annotation.whole_region(section)
         with self.reviewed.changed.blocked():
-            self.reviewed.value = annotation.whole_region(section) is not None
+            self.reviewed.value = region is not None
+        self.reviewed.text = "Section locked" if region is not None and region.locked else "Section reviewed"
         self.region_button.text = "Cancel" if self.drawer.drawing else "Region"
         if overview is not None:
             overview.show(bool(self.outline.value))
@@ -137,12 +140,13 @@ class Reviewing(RetrainChoice):
         if annotation.workspace is None:
             annotation.use_classes(classes)
         target = self.targets.add(annotation.image, "", "annotation" if right else layer.name, classes)
-        store, n = target.store, annotation.stack.n_sections
+        store, n, left_out = target.store, annotation.stack.n_sections, 0
         for z in range(n):
             for part in pieces((slice(0, store.shape[-2]), slice(0, store.shape[-1]))):
                 at = store.index(z, *part)
                 values = np.asarray(layer.data[at])
                 known = np.where((values > 0) & (values <= len(classes)), values, 0).astype(np.uint8)
+                left_out += int(np.count_nonzero(values)) - int(np.count_nonzero(known))
                 if right and known.any():
                     store.labels[at] = known  # differs from what the program wrote, so it is the user's
                     annotation.look_at(target, z, part)
@@ -151,6 +155,9 @@ class Reviewing(RetrainChoice):
         layer.visible = False
         target.layer.refresh()
         self._choose(target)
+        if left_out:
+            named = ", ".join(f"{c.value} {c.name}" for c in classes)
+            show_info(f"{left_out:,} pixels have a label that is no class ({named}): they were left out.")
         return target
 
     # ---------------------------------------------------------------- reviewed regions

@@ -25,9 +25,11 @@ from napari_drososeg._widgets.layers import (
     view_of,
     voxel_size_of,
 )
+from napari_drososeg._widgets.reader import FILES_KEY
 from napari_drososeg._widgets.running import Runner, foreign_labels
 from napari_drososeg._widgets.work import LONG_SECONDS
 from napari_drososeg._widgets.worker import State
+from napari_drososeg.errors import DrososegError
 
 if TYPE_CHECKING:
     import napari
@@ -196,10 +198,14 @@ class SegmentWidget(Choice):
             else "There are no labels of this image and network yet."
         )
         path = file_of(image) if image is not None else None
-        self.copy_button.enabled = path is not None and self.job() is not None
+        several = image is not None and FILES_KEY in image.metadata
+        self.copy_button.enabled = path is not None and not several and self.job() is not None
         without = f" {NO_UNCERTAINTY}" if self.uncertainty.value else ""
         self.copy_button.tooltip = (
-            f"Puts the command line for the same job on the clipboard, to run it without a screen.{without}"
+            "The image was opened from several files: put them into a folder and open that, which is one stack for the "
+            "command line, too."
+            if several
+            else f"Puts the command line for the same job on the clipboard, to run it without a screen.{without}"
             if path
             else "The image was not opened from a file, so there is nothing the command line could read."
         )
@@ -262,9 +268,18 @@ class SegmentWidget(Choice):
             self.save_to(*chosen)
 
     def save_to(self, path: Path, form: str) -> None:
-        """Write the labels of the chosen image and network to a file, in a worker thread."""
+        """Write the labels of the chosen image and network to a file, in a worker thread; never over the image."""
+        from napari_drososeg.batch.plan import Item, guarded
+
         target = self.target
         if target is None or self._image is None:
+            return
+        source = file_of(self._image)
+        try:
+            if source is not None:
+                guarded(Item(Path(source), path))
+        except DrososegError as error:
+            files.say_failure(error)
             return
         self._saving = True
         started = time.monotonic()

@@ -118,7 +118,11 @@ class SharedLayers:
     def _meet(self) -> None:
         """Begin with layers that are new, and leave those that are gone."""
         here = self._targets.of_image(self.image)
-        self.paintings = [p for p in self.paintings if p.target in here]
+        for painting in self.paintings:
+            if painting.target not in here and not painting.gone:
+                painting.gone = True
+                painting.look(None)
+        self.paintings = [p for p in self.paintings if p.target in here or p.dirty]
         for target in here:
             if all(p.target is not target for p in self.paintings):
                 painting = Painting(target, Steps(target.layer))

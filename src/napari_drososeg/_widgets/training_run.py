@@ -115,6 +115,7 @@ class TrainingRun(QObject):
         worker = create_worker(prepare, _start_thread=False)
         worker.returned.connect(self._prepared)
         worker.start()
+        self._timer.start()
         self.changed.emit()
 
     def stop(self) -> None:
@@ -158,12 +159,13 @@ class TrainingRun(QObject):
             self._end(str(error))
             return
         self.state.phase = "starting"
-        self._timer.start()
         self.changed.emit()
 
     def _poll(self) -> None:
         process = self._process
-        if process is None:
+        if process is None:  # the image is being made ready
+            if self._bar.cancelled:
+                self.stop()
             return
         over = process.over  # before reading: what it said last must not be missed
         events = process.events()

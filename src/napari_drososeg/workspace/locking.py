@@ -30,7 +30,7 @@ class FolderLock:
     Raises
     ------
     DrososegError
-        If another process holds it; says which, and the way out.
+        If another process holds it, or this one does already; says which, and the way out.
     """
 
     def __init__(self, path: Path, what: str) -> None:
@@ -43,6 +43,11 @@ class FolderLock:
         here = platform.node()
         if not _lock(self._file):
             self._file.close()
+            if holder.get("process") == os.getpid() and holder.get("host") == here:
+                raise DrososegError(
+                    f"{what} is open in this program already, as when an image is open twice: go on where it was "
+                    "opened first."
+                )
             raise DrososegError(
                 f"{what} is open in another process ({holder.get('process', 'unknown')}) since "
                 f"{holder.get('since', 'a moment ago')}: close it there first."
