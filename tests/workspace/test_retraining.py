@@ -343,6 +343,24 @@ def test_blending_goes_part_of_the_way(tiny_network: Path) -> None:
         torch.testing.assert_close(value, old[name] + step)
 
 
+@pytest.mark.parametrize(
+    ("loss", "before", "believed"),
+    [
+        (0.5, 0.9, True),
+        (0.5, 0.6, False),  # hardly better
+        (0.9, 1.5, False),  # better, but hardly better than guessing
+        (0.68, 3.2, True),  # six hard strokes on an inverted section: far better, and better than guessing
+        (1.2, 5.0, False),  # wrong either way
+    ],
+)
+def test_another_sign_or_scale_is_believed_where_the_strokes_are_clear(
+    loss: float, before: float, believed: bool
+) -> None:
+    from napari_drososeg.workspace import adaptation
+
+    assert adaptation.believable(loss, before, 3) is believed
+
+
 def test_flipping_the_sign_is_exact(tiny_network: Path) -> None:
     from napari_drososeg.workspace import adaptation
 
