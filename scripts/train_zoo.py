@@ -27,7 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from napari_drososeg.checkpoint import load_model, load_spec, save_checkpoint, sha256
 from napari_drososeg.classes import DROSOPHILA_CLASSES
@@ -36,7 +38,7 @@ from napari_drososeg.evaluation import evaluate
 from napari_drososeg.inference import PredictConfig, predict
 from napari_drososeg.io import as_stack, atomic
 from napari_drososeg.losses import LossConfig
-from napari_drososeg.models import ARCHITECTURES
+from napari_drososeg.models import ARCHITECTURES, create_model
 from napari_drososeg.samples import drosophila_vnc
 from napari_drososeg.training import TrainConfig, Training
 from napari_drososeg.training.sharing import finish
@@ -109,6 +111,29 @@ def load(numbers: Sequence[int]) -> list[AnnotatedSection]:
     return [annotated_section(stack.read(z), truth.read(z), f"section {z:02d}") for z in numbers]
 
 
+def narrowed(source: dict[str, Tensor], model: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights with the encoder's channels made as few as a model's, those of least effect left out.
+
+    The effect of a channel is how much its batch norm scales it times how much the next convolution takes of it: what
+    network slimming (Liu et al., ICCV 2017) prunes by, and a start for training, not a network that works.
+    """
+    convolutions = [k.removesuffix(".weight") for k, v in source.items() if ".encoder." in k and v.ndim == 4]
+    if any(f"{name}.weight" not in model for name in convolutions):
+        raise SystemExit("The two networks have no encoder in common.")
+    out, kept = dict(source), torch.arange(1)
+    for name, following in zip(convolutions, [*convolutions[1:], None], strict=True):
+        stage, _, index = name.rpartition(".")
+        norm = f"{stage}.{int(index) + 1}"
+        effect = source[f"{norm}.weight"].abs()
+        if following is not None:
+            effect = effect * source[f"{following}.weight"].abs().sum((0, 2, 3))
+        before, kept = kept, effect.topk(len(model[f"{name}.weight"])).indices.sort().values
+        out[f"{name}.weight"] = source[f"{name}.weight"][kept][:, before]
+        for key in (f"{name}.bias", *(f"{norm}.{k}" for k in ("weight", "bias", "running_mean", "running_var"))):
+            out[key] = source[key][kept]
+    return out
+
+
 def described(start: Path, tensors: int) -> str:
     """Return what a run started from, for the card."""
     spec = load_spec(start)
@@ -146,12 +171,17 @@ def train(folder: Path, name: str, recipe: Recipe, start: Path | None, *, final:
     )
     if final and recipe.final_steps:
         config = replace(config, steps=recipe.final_steps, learning_rate=recipe.learning_rate / 4, seed=1)
+    weights = None
+    if start is not None:
+        weights = load_model(start)[1].state_dict()
+        if load_spec(start).architecture != name:
+            weights = narrowed(weights, create_model(name, len(DROSOPHILA_CLASSES), **recipe.arguments).state_dict())
     training = Training(
         load(ALL if final else TRAIN),
         config,
         validation=[] if final else load(VALIDATE),
         folder=path.parent,
-        transfer=None if start is None else load_model(start)[1].state_dict(),
+        transfer=weights,
     )
     for event in training.run(event_every=20, validate_every=max(1, config.steps // 8)):
         scores = f"{event.scores.mean_iou:.4f}" if event.scores else ""
@@ -223,7 +253,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own.add_argument("--patch", type=int, metavar="PX", help="edge of a patch")
     own.add_argument("--learning-rate", type=float, metavar="RATE", help="its peak")
     own.add_argument(
-        "--from", type=Path, metavar="CHECKPOINT", dest="source", help="take the weights that fit, such as an encoder's"
+        "--from",
+        type=Path,
+        metavar="CHECKPOINT",
+        dest="source",
+        help="take the weights that fit; an encoder is narrowed",
     )
     parser.add_argument("--ship", action="store_true", help="put the final checkpoints into the package's zoo")
     options = parser.parse_args(arguments)
