@@ -259,6 +259,7 @@ def test_choices_are_remembered(widget: Any, qtbot: Any, folder: Path) -> None:
         pixel_size=5.0,
         overlays=True,
         orientations=8,
+        existing=True,
     )
     again = BatchWidget(widget.viewer)
     qtbot.addWidget(again)
@@ -269,6 +270,7 @@ def test_choices_are_remembered(widget: Any, qtbot: Any, folder: Path) -> None:
     assert again.subfolders.value
     assert again.orientations.value == 8
     assert again.pixel_size.value == 0  # it belongs to the images
+    assert not again.existing.value  # what is done is not made again unasked
     choose(qtbot, again)
     assert again.summary.value.startswith("1 file,")
     again.network.value = "unet"

@@ -18,10 +18,11 @@ from napari_drososeg._widgets.file_table import printable
 from napari_drososeg._widgets.job import duration
 
 REMEMBERED = (
-    "source", "output", "files", "pattern", "subfolders", "form", "areas", "overlays", "existing", "device", "engine",
+    "source", "output", "files", "pattern", "subfolders", "form", "areas", "overlays", "device", "engine",
     "precision", "halo", "orientations", "workers", "check_sections",
 )  # fmt: skip
-"""What belongs to the images, such as their pixel size, is not; the folders are, so that a run can be gone on with."""
+"""What belongs to the images, such as their pixel size, is not; the folders are, so that a run can be gone on with. Nor
+is what becomes of finished outputs: *make all again* would replace them the next day, when the rest is wanted."""
 
 EMPTY = "Choose a folder of images."
 LOOK_MS = 300
