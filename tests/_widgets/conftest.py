@@ -14,6 +14,12 @@ import numpy as np
 import pytest
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _torch_before_opengl() -> None:
+    """Tests train in the process of the viewer, as the plugin never does; see `napari_drososeg.models.llvm`."""
+    import torchvision  # noqa: F401
+
+
 @pytest.fixture(autouse=True)
 def _display(request: pytest.FixtureRequest) -> None:
     if (

@@ -16,7 +16,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_drososeg._widgets import preferences
+from napari_drososeg._widgets import pixel_size, preferences
 from napari_drososeg._widgets.overview import LOCKED, TRAINS
 from napari_drososeg._widgets.regions import RECTANGLE
 from napari_drososeg._widgets.reviewing import own_classes
@@ -391,7 +391,7 @@ def test_what_was_said_of_the_pixel_size_is_known_the_next_day(open_retrain: Any
     assert widget.nm.value == 1000  # which is not so
     widget.nm.value = 8.0
     workspace = widget.annotation.open()
-    widget.keep_pixel_size(widget.annotation)
+    pixel_size.keep(widget.image.value, workspace)
     assert workspace.pixel_size == 8.0
     widget.viewer.close()
     again = open_retrain(tmp_path / "em.tif")
@@ -399,8 +399,7 @@ def test_what_was_said_of_the_pixel_size_is_known_the_next_day(open_retrain: Any
     assert again.settings().pixel_size == 8.0
     again.nm.value = 0
     qtbot.waitUntil(lambda: again.nm.value == 1000, timeout=5000)
-    again.annotation.open()
-    again.keep_pixel_size(again.annotation)
+    pixel_size.keep(again.image.value, again.annotation.open())
     assert again.annotation.workspace.pixel_size == 1000
 
 

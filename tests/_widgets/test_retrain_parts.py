@@ -23,7 +23,6 @@ from typer.main import get_command
 from napari_drososeg._widgets import preferences, training_run
 from napari_drososeg._widgets.layers import Targets
 from napari_drososeg._widgets.repainting import Repainter
-from napari_drososeg._widgets.retrain_choice import folder_of
 from napari_drososeg._widgets.reviewing import own_classes
 from napari_drososeg._widgets.round_difference import Pair, RoundComparer, _differences
 from napari_drososeg._widgets.round_networks import card_of, save_as_network
@@ -39,6 +38,7 @@ from napari_drososeg._widgets.training_state import (
     remember_speed,
 )
 from napari_drososeg._widgets.worker import Control
+from napari_drososeg._widgets.workspace_folder import folder_of
 from napari_drososeg._widgets.writer import classes_of
 from napari_drososeg.checkpoint import load_model
 from napari_drososeg.cli import app

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -472,3 +474,28 @@ def test_the_manifest_opens_the_widget(make_napari_viewer: Any, qtbot: Any, stac
     assert widget.image.current_choice == "renamed"
     viewer.layers.clear()
     assert widget.image.value is None
+
+
+VIEWER_WITH_TORCH = """
+import sys, napari, numpy
+from qtpy.QtWidgets import QApplication
+viewer = napari.Viewer(show=True)
+viewer.add_image(numpy.eye(9))
+for _ in range(20):
+    QApplication.processEvents()
+assert "libLLVM" in open("/proc/self/maps").read(), "no LLVM here"
+assert "triton" not in sys.modules
+from napari_drososeg.models import create_model
+create_model("fpn", 3, width=0.125)
+assert "torchvision" in sys.modules
+viewer.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch brings no triton along")
+def test_torch_comes_after_software_opengl() -> None:
+    """As in a remote desktop: an engine that is loaded when the viewer is there must not end the program."""
+    done = subprocess.run([sys.executable, "-c", VIEWER_WITH_TORCH], capture_output=True, text=True, check=False)
+    if "no LLVM here" in done.stderr:
+        pytest.skip("the OpenGL of this display holds no LLVM")
+    assert done.returncode == 0, done.stderr

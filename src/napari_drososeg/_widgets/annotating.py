@@ -11,10 +11,10 @@ import numpy as np
 from napari_drososeg._widgets.keeping import LeftWorkspace, WorkspaceKeeper
 from napari_drososeg._widgets.layers import Target, file_of
 from napari_drososeg._widgets.shared_layers import SharedLayers
+from napari_drososeg._widgets.workspace_folder import is_workspace
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.io import Stack, read_stack
 from napari_drososeg.workspace import Workspace, create_workspace, open_workspace
-from napari_drososeg.workspace.documents import MAIN
 from napari_drososeg.workspace.identity import ImageIdentity
 
 if TYPE_CHECKING:
@@ -117,11 +117,6 @@ class ImageAnnotation(SharedLayers):
         """Return the region that says that a whole section is reviewed, None where there is none."""
         regions = list(self.workspace.regions) if self.workspace is not None else []
         return next((r for r in regions if r.whole and r.section == section), None)
-
-
-def is_workspace(folder: Path) -> bool:
-    """Whether a folder looks like a workspace."""
-    return (folder / MAIN).is_file()
 
 
 def is_image(path: str, identity: ImageIdentity) -> bool:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from magicgui.widgets import FloatSpinBox
     from napari.layers import Image
 
+    from napari_drososeg.workspace import Workspace
+
 PIXEL_SIZE_KEY = "drososeg_pixel_size"
 """Key in an image layer's metadata under which the user's answer is kept: it belongs to the image."""
 
@@ -37,6 +39,20 @@ def restated(image: Image) -> None:
     """Forget the answer if the layer was given another scale that says a length: that was said later."""
     if stated(image) is not None:
         answer(image, None)
+
+
+def recall(image: Image, workspace: Workspace | None) -> None:
+    """Answer with what was once said or found out in a workspace, where nobody has answered."""
+    if workspace is not None and answered(image) is None:
+        said = workspace.settings.get("pixel_size")
+        if said or stated(image) is None:
+            answer(image, said or workspace.pixel_size)
+
+
+def keep(image: Image, workspace: Workspace) -> None:
+    """Keep the answer with the rounds that are trained with it."""
+    if answered(image) != workspace.settings.get("pixel_size"):
+        workspace.save_settings(pixel_size=answered(image))
 
 
 def put_size(field: FloatSpinBox, size: float) -> None:

@@ -12,7 +12,7 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QWidget
 
-from napari_drososeg._widgets import files
+from napari_drososeg._widgets import files, pixel_size
 from napari_drososeg._widgets.job import duration
 from napari_drososeg._widgets.layers import Target, file_of
 from napari_drososeg._widgets.leaving import WindowWatch
@@ -230,7 +230,7 @@ class RetrainWidget(RoundActions):
                 self.update_state()
                 return
             workspace, settings = annotation.open(), self.settings()
-            self.keep_pixel_size(annotation)
+            pixel_size.keep(annotation.image, workspace)
         except (DrososegError, OSError) as error:
             self._say(str(error), failed=True)
             return
@@ -258,7 +258,7 @@ class RetrainWidget(RoundActions):
             took = f"Round {number} in {duration(wall)}"
             self._say(f"{took}. {verdict}")
             if state.round["adopted"]:
-                self.take_found_size(annotation)
+                pixel_size.recall(annotation.image, annotation.workspace)
                 self.show_round(annotation, target, number)
             else:
                 self.ask(annotation, target, number)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
@@ -13,27 +10,24 @@ from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
 from napari_drososeg._widgets import checks, pixel_size, preferences
-from napari_drososeg._widgets.annotating import ImageAnnotation, is_workspace
+from napari_drososeg._widgets.annotating import ImageAnnotation
 from napari_drososeg._widgets.error_maps import is_error_map
 from napari_drososeg._widgets.job import duration
-from napari_drososeg._widgets.layers import Target, Targets, file_of, image_problem, shape_of, stack_of
+from napari_drososeg._widgets.layers import Target, Targets, image_problem, shape_of
 from napari_drososeg._widgets.network_card import choice_title
 from napari_drososeg._widgets.retrain_form import RetrainForm
 from napari_drososeg._widgets.training_state import SECTION, expected_seconds
+from napari_drososeg._widgets.workspace_folder import folder_of
 from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.workspace import START, default_folder
-from napari_drososeg.workspace.documents import Description
-from napari_drososeg.workspace.identity import ImageIdentity
+from napari_drososeg.workspace import START
 from napari_drososeg.workspace.recipes import EFFORTS, SCRATCH, RetrainSettings
-from napari_drososeg.zoo import DEFAULT_NETWORK, NetworkCard, list_networks, user_folder
+from napari_drososeg.zoo import DEFAULT_NETWORK, NetworkCard, list_networks
 
 if TYPE_CHECKING:
     import napari
 
 REMEMBERED = ("effort", "loss", "rate", "augmentation", "steps", "afterwards", "outline")
-FOLDER_KEY = "drososeg_workspace"
-"""Key in an image layer's metadata under which a chosen folder is kept: it belongs to the image."""
 IN_USE = ""
 """Choice of the network to start from that stands for the round in use."""
 
@@ -131,7 +125,7 @@ class RetrainChoice(RetrainForm):
         except (DrososegError, OSError):  # an image that cannot be read; `problems` says so
             return
         image.events.data.connect(self._data_changed)  # once, however often it is said
-        self.take_found_size(self.annotations[image])
+        pixel_size.recall(image, self.annotations[image].workspace)
 
     @property
     def annotation(self) -> ImageAnnotation | None:
@@ -227,21 +221,6 @@ class RetrainChoice(RetrainForm):
         pixel_size.answer(self._image, self.nm.value)
         self.altered.emit()
 
-    def take_found_size(self, annotation: ImageAnnotation) -> None:
-        """Keep with the image what was once said or found out of its pixel size, where nobody has answered."""
-        image, workspace = annotation.image, annotation.workspace
-        if workspace is None or pixel_size.answered(image):
-            return
-        said = workspace.settings.get("pixel_size")
-        if said or pixel_size.stated(image) is None:
-            pixel_size.answer(image, said or workspace.pixel_size)
-
-    def keep_pixel_size(self, annotation: ImageAnnotation) -> None:
-        """Keep what is said of the pixel size with the rounds that were trained with it."""
-        said, workspace = pixel_size.answered(annotation.image), annotation.workspace
-        if workspace is not None and said != workspace.settings.get("pixel_size"):
-            workspace.save_settings(pixel_size=said)
-
     def show_pixel_size(self) -> None:
         """Show what is known; the user may know better."""
         image = self._image
@@ -314,26 +293,3 @@ class RetrainChoice(RetrainForm):
         if annotation.overview is None or not annotation.overview.trains.any():
             return "Nothing is annotated yet: paint over what is wrong, or mark what is right as reviewed."
         return None
-
-
-def folder_of(image: Image) -> Path:
-    """Where the workspace of an image is: where the user said, beside its file, or in the user's own folder."""
-    chosen = image.metadata.get(FOLDER_KEY)
-    if chosen:
-        return Path(chosen)
-    file = file_of(image)
-    if file is not None:
-        path = Path(file)
-        zarrs = [p for p in (path, *path.parents) if p.suffix == ".zarr"]
-        folder = default_folder(zarrs[-1] if zarrs else path)
-        if is_workspace(folder) or os.access(folder.parent, os.W_OK):
-            return folder
-    home, identity = user_folder().parent / "workspaces", ImageIdentity.of(stack_of(image))
-    name, digest = re.sub(r"[^\w .-]+", "_", image.name[:40]), identity.sha256[:8]
-    mine = home / f"{name}-{digest}"
-    if not is_workspace(mine):  # the layer may have had another name
-        for folder in sorted(home.glob(f"*-{digest}")):
-            with contextlib.suppress(DrososegError):
-                if Description.read(folder).image.difference(identity) is None:
-                    return folder
-    return mine

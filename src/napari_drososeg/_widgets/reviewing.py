@@ -14,8 +14,9 @@ from napari_drososeg._widgets import files
 from napari_drososeg._widgets.annotating import ImageAnnotation
 from napari_drososeg._widgets.layers import Target
 from napari_drososeg._widgets.regions import LASSO, RECTANGLE, Polygon, RegionDrawer
-from napari_drososeg._widgets.retrain_choice import FOLDER_KEY, RetrainChoice
+from napari_drososeg._widgets.retrain_choice import RetrainChoice
 from napari_drososeg._widgets.store import pieces
+from napari_drososeg._widgets.workspace_folder import FOLDER_KEY
 from napari_drososeg.classes import ClassTable, SegmentationClass
 from napari_drososeg.errors import DrososegError
 

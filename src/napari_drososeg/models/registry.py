@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.models.llvm import spare_triton
 
 if TYPE_CHECKING:
     import torch
@@ -239,6 +240,7 @@ def create_model(architecture: str, n_classes: int, **arguments: Any) -> torch.n
 
     entry = find_architecture(architecture)
     module, attribute = entry.factory.split(":")
+    spare_triton()
     factory = getattr(import_module(module), attribute)
     taken = list(inspect.signature(factory).parameters)[1:]
     unknown = [name for name in arguments if name not in taken]
