@@ -123,15 +123,15 @@ class SegmentWidget(Choice):
         self.mark_all(problems)
         if "pixel_size" not in problems and not self.runner.busy:
             self.mark("pixel_size", self._pixel_question())
-        self._show_texts()
+        self._show_texts(timed="pixel_size" not in problems)
         self._show_run(problems)
 
-    def _show_texts(self) -> None:
+    def _show_texts(self, *, timed: bool = True) -> None:
         card = self.card
         times: dict[Scope, str] = {}
         for scope in Scope:
             job = self.job(scope)
-            seconds = self.expected_seconds(job) if job is not None else None
+            seconds = self.expected_seconds(job) if job is not None and timed else None
             times[scope] = f"about {duration(seconds)}" if seconds else ""
             text = SCOPES[scope] + (f"  ({times[scope]})" if times[scope] else "")
             self.scope_button(scope).setText(text)
