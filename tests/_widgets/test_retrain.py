@@ -16,7 +16,8 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_drososeg._widgets import pixel_size, preferences
+from napari_drososeg._widgets import grey_values, pixel_size, preferences
+from napari_drososeg._widgets.grey_values import GreyValues
 from napari_drososeg._widgets.overview import LOCKED, TRAINS
 from napari_drososeg._widgets.regions import RECTANGLE
 from napari_drososeg._widgets.reviewing import own_classes
@@ -401,6 +402,64 @@ def test_what_was_said_of_the_pixel_size_is_known_the_next_day(open_retrain: Any
     qtbot.waitUntil(lambda: again.nm.value == 1000, timeout=5000)
     pixel_size.keep(again.image.value, again.annotation.open())
     assert again.annotation.workspace.pixel_size == 1000
+
+
+def test_grey_values_are_taken_as_the_user_said(
+    open_retrain: Any, qtbot: Any, tmp_path: Path, stack: np.ndarray, balanced_network: Path
+) -> None:
+    from napari_drososeg.inference import PredictConfig, predict
+    from napari_drososeg.io import as_stack
+
+    data = 255.0 - stack[:1].astype(np.float32)
+    data[0, :8] = np.nan
+    tifffile.imwrite(tmp_path / "em.tif", data, photometric="minisblack")
+    widget = open_retrain(tmp_path / "em.tif")
+    widget.grey.invert.value = True
+    click(qtbot, widget.segment_button)
+    qtbot.waitUntil(lambda: "NaN" in widget.status.value, timeout=LONG)  # refused
+    widget.grey.fill.value, widget.grey.fill_value.value = True, 90.0
+    assert (widget.settings().invert, widget.settings().fill_nan) == (True, 90.0)
+    widget.segment_section()  # as the entry of *New* does
+    qtbot.waitUntil(lambda: not widget.repainter.busy, timeout=LONG)
+    config = PredictConfig("cpu", "torch", "f32", invert=True, fill_nan=90.0)
+    wanted = predict(as_stack(data), balanced_network, config)
+    almost_equal(widget.target.layer.data, wanted)
+    workspace = widget.annotation.open()
+    grey_values.keep(widget.grey_values, workspace)
+    widget.viewer.close()
+
+    again = open_retrain(tmp_path / "em.tif")  # the next day
+    assert again.grey.value == GreyValues(invert=True, fill_nan=90.0)
+    assert again.grey.fill_value.enabled
+    other = again.viewer.add_image(stack, name="other")
+    again.image.value = other
+    assert again.grey.value == GreyValues()
+
+
+def test_labels_that_were_segmented_inverted_are_retrained_so(open_retrain: Any, qtbot: Any, stack: np.ndarray) -> None:
+    from napari_drososeg._widgets.segment import SegmentWidget
+
+    widget = open_retrain(data=255 - stack)
+    segment = SegmentWidget(widget.viewer)
+    widget.viewer.window.add_dock_widget(segment, area="right")
+    segment.network.value, segment.invert.value, segment.scope.value = "tiny", True, "section"
+    segment.pixel_size.value = 4.6
+    qtbot.waitUntil(lambda: segment.run_button.enabled, timeout=LONG)
+    click(qtbot, segment.run_button)
+    qtbot.waitUntil(lambda: not segment.runner.busy, timeout=LONG)
+    qtbot.waitUntil(lambda: widget.grey.value == GreyValues(invert=True), timeout=5000)
+    assert widget.settings().invert
+
+
+def test_what_came_of_another_image_names_it(open_retrain: Any, stack: np.ndarray) -> None:
+    widget = open_retrain(data=stack)
+    annotation = widget.annotation
+    widget.image.value = widget.viewer.add_image(stack, name="other")
+    widget.ask(annotation, None, 1)
+    assert widget.question_text.value.startswith("em: Round 1 seems worse")
+    widget.comparer.image, widget.comparer.message = annotation.image, "Round 0 and 1 differ."
+    widget.comparer.changed.emit()
+    assert widget.outcome == "em: Round 0 and 1 differ."
 
 
 def ended(process: psutil.Process) -> bool:

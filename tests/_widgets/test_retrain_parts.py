@@ -21,8 +21,9 @@ from napari.components import ViewerModel
 from typer.main import get_command
 
 from napari_drososeg._widgets import preferences, training_run
+from napari_drososeg._widgets.grey_values import GreyValues
 from napari_drososeg._widgets.layers import Targets
-from napari_drososeg._widgets.repainting import Repainter
+from napari_drososeg._widgets.repainting import Repainter, predict_config
 from napari_drososeg._widgets.reviewing import own_classes
 from napari_drososeg._widgets.round_difference import Pair, RoundComparer, _differences
 from napari_drososeg._widgets.round_networks import card_of, save_as_network
@@ -194,8 +195,11 @@ def test_the_network_before_the_first_round(tmp_path: Path, tiny_network: Path, 
 def test_rounds_of_two_architectures_are_compared_as_each_predicts(tiny_network: Path, global_network: Path) -> None:
     preferences.save("segment", {"device": "cpu", "engine": "torch", "precision": "f32"})
     stack = as_stack(synthetic_stack((1, 200, 230), 5)[0].data)
-    pair = Pair((1, 2), (find_card(global_network), find_card(tiny_network)), 0)
-    (found,) = _differences(stack, pair, 4.6, Control())
+    cards = find_card(global_network), find_card(tiny_network)
+    assert cards[0].spec is not None
+    assert cards[1].spec is not None
+    configs = tuple(predict_config(card.spec, 4.6, GreyValues()) for card in cards)
+    (found,) = _differences(stack, Pair((1, 2), cards, configs, 0), Control())
     config = PredictConfig("cpu", "torch", "f32", pixel_size=4.6)
     first, second = (predict(stack, path, config)[0] for path in (global_network, tiny_network))
     np.testing.assert_array_equal(found, np.where(first == second, 0, second))
@@ -227,7 +231,9 @@ def test_the_same_comparison_goes_into_the_same_layer(shape: tuple[int, ...], ti
     card = find_card(tiny_network)
     viewer = ViewerModel()
     comparer = RoundComparer(viewer)
-    comparer._image, comparer._pair = viewer.add_image(np.zeros(shape), name="em"), Pair((1, 2), (card, card), 0)
+    plain = PredictConfig()
+    comparer.image = viewer.add_image(np.zeros(shape), name="em")
+    comparer._pair = Pair((1, 2), (card, card), (plain, plain), 0)
     for share in (1.0, 0.0):
         comparer._take(np.full((32, 40), int(share), np.uint8))
         assert comparer._share == share

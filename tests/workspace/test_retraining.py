@@ -184,6 +184,21 @@ def test_an_inverted_image_is_recognised_by_the_strokes(annotated: Annotated, ta
     assert (labels[1] == truth[1]).mean() > 0.8
 
 
+def test_what_the_workspace_says_of_the_grey_values_counts(annotated: Annotated, taught: Path, tmp_path: Path) -> None:
+    _, stack, truth = annotated
+    grey = 255 - np.stack([stack.read(z) for z in range(2)]).astype(np.float32)
+    grey[1, 5, 5] = np.nan
+    inverted = as_stack(grey, name="inverted")
+    with create_workspace(tmp_path / "inverted", inverted) as workspace:
+        workspace.annotation.write(0, slice(40, 43), slice(10, 71), truth[0][40:43, 10:71])
+        workspace.save_settings(invert=True, fill_nan=0.0)
+        settings = RetrainSettings(start=str(taught), steps=2, device="cpu", predict=(1,))
+        *_, last = retrain(workspace, inverted, settings)
+        assert "inverted" not in last["round"]["adapted"]  # the network is left as it is
+        labels = workspace.rounds.prediction(1, workspace.image.shape).read(1, slice(None), slice(None))
+    assert (labels == truth[1]).mean() > 0.8
+
+
 def test_an_unknown_pixel_size_is_recognised_by_the_strokes(
     taught_textures: tuple[Path, np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:

@@ -146,7 +146,7 @@ class BatchForm(NetworkChoice):
             *self.speed_rows(),
             self.row("pixel_size", "nm/pixel", self.pixel_size),
             self.row("workers", "Workers", self.workers),
-            *self.grey_rows(),
+            *self.grey.rows,
             self.check_sections,
         )
         self.collapsible = foldaway(self.advanced, "Device, precision, pixel size, contrast, workers.")

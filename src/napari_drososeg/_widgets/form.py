@@ -89,7 +89,7 @@ class Form(NetworkChoice):
             tooltip="Adds an image layer that is bright where the network hesitates between classes (entropy, 0 to 1): "
             "the places to check first.",
         )
-        self.advanced = column(*self.speed_rows(), *self.grey_rows(), self.probabilities, self.uncertainty)
+        self.advanced = column(*self.speed_rows(), *self.grey.rows, self.probabilities, self.uncertainty)
         self.collapsible = foldaway(self.advanced, "Device, precision, contrast, and further layers of results.")
         self._layout.addWidget(self.collapsible)
 

@@ -166,6 +166,7 @@ class Target:
     classes: ClassTable
     done: DoneMap = field(default_factory=DoneMap)
     done_key: tuple[Any, ...] = ()
+    done_grey: tuple[bool, float | None] = (False, None)
     done_data: Any = None
     done_outputs: frozenset[str] = frozenset()
     extra: dict[str, Image] = field(default_factory=dict)
@@ -201,6 +202,7 @@ class Target:
         if not self.is_job(job, data):
             self.done.clear()
         self.done_key, self.done_data, self.done_outputs = job.key, data, job.outputs
+        self.done_grey = job.config.invert, job.config.fill_nan
 
     def is_job(self, job: Job, data: Any) -> bool:
         """Whether what is done is at least what this job would do on these pixels."""

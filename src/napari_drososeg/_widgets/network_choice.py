@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, PushButton
+from magicgui.widgets import ComboBox, FloatSpinBox, PushButton
 from magicgui.widgets.bases import ValueWidget, Widget
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_drososeg._widgets import preferences
-from napari_drososeg._widgets.fields import FieldForm, line, note, small
+from napari_drososeg._widgets.fields import FieldForm, note, small
+from napari_drososeg._widgets.grey_values import GreyFields
 from napari_drososeg._widgets.network_card import choice_title, details, summary
 from napari_drososeg._widgets.probing import Probe, Prober
 from napari_drososeg.errors import DrososegError
@@ -24,7 +26,7 @@ NO_NETWORK = "There is no network; install the package again or add one."
 class NetworkChoice(FieldForm):
     """A form with the fields of a network and of how it predicts, and what they mean here.
 
-    The fields are made here, and put into the form by whoever builds it: `network_rows`, `speed_rows`, `grey_rows`.
+    The fields are made here, and put into the form by whoever builds it: `network_rows`, `speed_rows`, `grey.rows`.
 
     Parameters
     ----------
@@ -45,7 +47,8 @@ class NetworkChoice(FieldForm):
         super().__init__("Precision", parent)
         self._make_network()
         self._make_speed()
-        self._make_grey()
+        self.grey = GreyFields()
+        self.invert, self.fill, self.fill_value = self.grey.invert, self.grey.fill, self.grey.fill_value
         self.pixel_size = FloatSpinBox(name="pixel_size", value=0, min=0, max=100_000, step=0.1, tooltip=pixel_size_tip)
         self.cards: list[NetworkCard] = []
         self.prober = Prober(self)
@@ -98,29 +101,6 @@ class NetworkChoice(FieldForm):
             "little more accurate and take as many times as long. 1 is the image as it is.",
         )
 
-    def _make_grey(self) -> None:
-        self.invert = CheckBox(
-            name="invert",
-            text="Invert grey values",
-            tooltip="For images whose membranes are bright: grey values are turned round for the network only.",
-        )
-        self.fill = CheckBox(
-            name="fill",
-            text="Fill NaN with",
-            tooltip="Pixels without a value (NaN, infinity) are taken as this grey value. Unticked, an image with "
-            "such pixels is refused.",
-        )
-        self.fill_value = FloatSpinBox(
-            name="fill_value",
-            value=0,
-            min=-1e9,
-            max=1e9,
-            step=0.1,
-            enabled=False,
-            tooltip="The grey value that NaN pixels are taken as.",
-        )
-        self.fill.changed.connect(lambda ticked: setattr(self.fill_value, "enabled", bool(ticked)))
-
     def network_rows(self) -> list[Widget]:
         """Lines for the network, and what is said of it."""
         return [self.row("network", "Network", self.network, self.info_button), self.card_text]
@@ -134,10 +114,6 @@ class NetworkChoice(FieldForm):
             self.row("halo", "Halo", self.halo),
             self.row("orientations", "Average", self.orientations),
         ]
-
-    def grey_rows(self) -> list[Widget]:
-        """Lines for the grey values of the image."""
-        return [self.invert, line(self.fill, self.fill_value)]
 
     @property
     def how(self) -> tuple[ValueWidget[Any], ...]:
@@ -153,9 +129,8 @@ class NetworkChoice(FieldForm):
             precision=self.precision.value,
             halo=self.halo.value,
             pixel_size=float(self.pixel_size.value) or None,
-            invert=bool(self.invert.value),
-            fill_nan=float(self.fill_value.value) if self.fill.value else None,
             orientations=self.orientations.value,
+            **asdict(self.grey.value),
         )
 
     def show_card(self, expected: str | None = None) -> None:

@@ -28,6 +28,11 @@ def answered(image: Image) -> float | None:
     return float(size) if size else None
 
 
+def known(image: Image, workspace: Workspace | None) -> float | None:
+    """Pixel size in nm: as the user said, in any widget, as the layer or as the workspace says."""
+    return answered(image) or stated(image) or (workspace.pixel_size if workspace is not None else None)
+
+
 def answer(image: Image, size: float | None) -> None:
     """Keep what the user says. It goes before what the file says, which is often wrong; None or 0 takes it back."""
     if size != image.metadata.get(PIXEL_SIZE_KEY):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image
 
+    from napari_drososeg._widgets.grey_values import GreyValues
     from napari_drososeg.checkpoint import NetworkSpec
     from napari_drososeg.workspace.chunks import ChunkedLabels, Key
     from napari_drososeg.zoo import NetworkCard
@@ -161,11 +163,16 @@ def take_over(target: Target, spec: NetworkSpec) -> None:
     target.layer.metadata["drososeg"] = said  # until a run of its own says more
 
 
-def predict_config(spec: NetworkSpec, pixel_size: float | None) -> PredictConfig:
+def predict_config(spec: NetworkSpec, pixel_size: float | None, grey: GreyValues) -> PredictConfig:
     """How a network predicts here: with the device, engine and precision that were last chosen for segmenting.
 
     In one orientation, as the process that trains it does.
     """
     chosen: dict[str, Any] = preferences.load("segment")
     kinds = {name: str(chosen.get(name) or "auto") for name in ("device", "engine", "precision")}
-    return PredictConfig(**kinds, tile=tile_edge(spec, "default"), pixel_size=pixel_size)  # type: ignore[arg-type]
+    return PredictConfig(
+        **kinds,  # type: ignore[arg-type]
+        tile=tile_edge(spec, "default"),
+        pixel_size=pixel_size,
+        **asdict(grey),
+    )

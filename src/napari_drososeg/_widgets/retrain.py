@@ -12,7 +12,7 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QWidget
 
-from napari_drososeg._widgets import files, pixel_size
+from napari_drososeg._widgets import files, grey_values, pixel_size
 from napari_drososeg._widgets.job import duration
 from napari_drososeg._widgets.layers import Target, file_of
 from napari_drososeg._widgets.leaving import WindowWatch
@@ -70,6 +70,8 @@ class RetrainWidget(RoundActions):
         self.labels.changed.connect(self._labels_chosen)
         self.start.changed.connect(self._start_picked)
         self.nm.changed.connect(self._answer_pixel_size)
+        for answer in (self.grey.invert, self.grey.fill, self.grey.fill_value):
+            answer.changed.connect(self._answer_grey_values)
         for name in REMEMBERED:  # at once: napari closes its widgets in more ways than can be waited for
             getattr(self, name).changed.connect(self.remember)
         for field in (self.steps, self.outline):
@@ -128,7 +130,7 @@ class RetrainWidget(RoundActions):
                 n, annotation.refused = annotation.refused, 0
                 show_info(f"{n:,} pixels were painted with a label that is no class: they were given back.")
         self._ticking.setInterval(BUSY_MS if busy else TICK_MS)
-        if news:
+        if news or self.grey.value != self.grey_values:  # they follow the labels, once these are segmented
             self._look_later()
 
     # ---------------------------------------------------------------- what is shown
@@ -140,7 +142,7 @@ class RetrainWidget(RoundActions):
         image, annotation, target = self._image, self.annotation, self.target
         foreign = self.labels.value is not None and target is None
         self.empty.visible = image is None
-        self.show_pixel_size()
+        self.show_reading()
         self.new_button.enabled = annotation is not None
         self.begin.visible = annotation is not None and self.labels.value is None
         self.foreign.visible = foreign
@@ -231,6 +233,7 @@ class RetrainWidget(RoundActions):
                 return
             workspace, settings = annotation.open(), self.settings()
             pixel_size.keep(annotation.image, workspace)
+            grey_values.keep(self.grey_values, workspace)
         except (DrososegError, OSError) as error:
             self._say(str(error), failed=True)
             return
@@ -248,15 +251,15 @@ class RetrainWidget(RoundActions):
         annotation, target, settings, kind = self._trained
         state, wall = self.training.state, self.training.wall
         if error is not None:
-            self._say(error, failed=True)
+            self._say(self.said_of(annotation.image, error), failed=True)
         elif state.round is None:
-            self._say("Stopped before anything was learnt.")
+            self._say(self.said_of(annotation.image, "Stopped before anything was learnt."))
         else:
             remember_speed(kind, settings, state, wall)
             self.finder.forget()
             number, verdict = state.round["number"], state.round["verdict"]
             took = f"Round {number} in {duration(wall)}"
-            self._say(f"{took}. {verdict}")
+            self._say(self.said_of(annotation.image, f"{took}. {verdict}"))
             if state.round["adopted"]:
                 pixel_size.recall(annotation.image, annotation.workspace)
                 self.show_round(annotation, target, number)

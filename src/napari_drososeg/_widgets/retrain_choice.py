@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Labels
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
-from napari_drososeg._widgets import checks, pixel_size, preferences
+from napari_drososeg._widgets import checks, grey_values, pixel_size, preferences
 from napari_drososeg._widgets.annotating import ImageAnnotation
 from napari_drososeg._widgets.error_maps import is_error_map
+from napari_drososeg._widgets.grey_values import GreyValues
 from napari_drososeg._widgets.job import duration
 from napari_drososeg._widgets.layers import Target, Targets, image_problem, shape_of
 from napari_drososeg._widgets.network_card import choice_title
+from napari_drososeg._widgets.repainting import predict_config
 from napari_drososeg._widgets.retrain_form import RetrainForm
 from napari_drososeg._widgets.training_state import SECTION, expected_seconds
 from napari_drososeg._widgets.workspace_folder import folder_of
@@ -26,6 +29,9 @@ from napari_drososeg.zoo import DEFAULT_NETWORK, NetworkCard, list_networks
 
 if TYPE_CHECKING:
     import napari
+
+    from napari_drososeg.checkpoint import NetworkSpec
+    from napari_drososeg.inference import PredictConfig
 
 REMEMBERED = ("effort", "loss", "rate", "augmentation", "steps", "afterwards", "outline")
 IN_USE = ""
@@ -201,15 +207,27 @@ class RetrainChoice(RetrainForm):
 
     # ---------------------------------------------------------------- how
 
+    def _known(self, image: Image | None) -> tuple[float | None, GreyValues]:
+        if image is None:
+            return None, GreyValues()
+        annotation = self.annotations.get(image)
+        workspace = annotation.workspace if annotation is not None else None
+        grey = grey_values.known(image, workspace, self.targets.of_image(image))
+        return pixel_size.known(image, workspace), grey
+
     @property
     def pixel_size(self) -> float | None:
-        """Pixel size in nm: as the user said, here or in the Segment widget, of the layer, or of the workspace."""
-        if self._image is None:
-            return None
-        if known := pixel_size.answered(self._image) or pixel_size.stated(self._image):
-            return known
-        workspace = self.annotation.workspace if self.annotation is not None else None
-        return workspace.pixel_size if workspace is not None else None
+        """Pixel size of the chosen image in nm, None where it is not known."""
+        return self._known(self._image)[0]
+
+    @property
+    def grey_values(self) -> GreyValues:
+        """How the grey values of the chosen image are taken."""
+        return self._known(self._image)[1]
+
+    def predict_config(self, image: Image, spec: NetworkSpec) -> PredictConfig:
+        """How a network predicts an image, which need not be the chosen one."""
+        return predict_config(spec, *self._known(image))
 
     def _answer_pixel_size(self) -> None:
         """Keep the answer with the image, where the Segment widget finds it, too; 0 takes it back.
@@ -221,11 +239,17 @@ class RetrainChoice(RetrainForm):
         pixel_size.answer(self._image, self.nm.value)
         self.altered.emit()
 
-    def show_pixel_size(self) -> None:
-        """Show what is known; the user may know better."""
+    def _answer_grey_values(self) -> None:
+        if self._image is not None:
+            grey_values.answer(self._image, self.grey.value)
+            self.altered.emit()
+
+    def show_reading(self) -> None:
+        """Show what is known of the image's pixels; the user may know better."""
         image = self._image
         self.nm_row.visible = image is not None and not image_problem(image)
         pixel_size.put_size(self.nm, self.pixel_size or 0)
+        self.grey.show(self.grey_values)
 
     def settings(self) -> RetrainSettings:
         """How a round is trained, as the form says it."""
@@ -238,6 +262,7 @@ class RetrainChoice(RetrainForm):
             loss=self.loss.value,
             augmentation=self.augmentation.value,
             pixel_size=round(size, 4) if size is not None else None,
+            **asdict(self.grey_values),
             predict=(self.annotation.section,) if self.annotation is not None else (),
         )
 

@@ -17,6 +17,7 @@ from napari_drososeg._widgets.fields import (
     progress_bar,
     small,
 )
+from napari_drososeg._widgets.grey_values import GreyFields
 from napari_drososeg._widgets.legend import Legend
 from napari_drososeg._widgets.rounds_table import RoundsTable
 from napari_drososeg._widgets.strip import SectionStrip
@@ -204,6 +205,7 @@ class RetrainForm(FieldForm):
             choices=[(text, name) for name, text in AFTERWARDS.items()],
             tooltip="What the new network predicts, beginning with what you look at.",
         )
+        self.grey = GreyFields()
         self.folder_text = note()
         self.folder_button = PushButton(
             text="Folder",
@@ -217,9 +219,10 @@ class RetrainForm(FieldForm):
             self.row("augmentation", "Augment", self.augmentation),
             self.row("steps", "Steps", self.steps),
             self.row("afterwards", "Then", self.afterwards),
+            *self.grey.rows,
             line(self.folder_text, self.folder_button),
         )
-        self.collapsible = foldaway(self.advanced, "Loss, learning rate, augmentation, steps, and where it is kept.")
+        self.collapsible = foldaway(self.advanced, "Loss, learning rate, augmentation, steps, grey values, folder.")
         self._layout.addWidget(self.collapsible)
 
     def _build_run(self) -> None:

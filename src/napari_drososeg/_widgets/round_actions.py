@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QInputDialog, QLineEdit, QWidget
 
 from napari_drososeg._widgets import files
 from napari_drososeg._widgets.places import PlaceFinder
-from napari_drososeg._widgets.repainting import Repainter, predict_config
+from napari_drososeg._widgets.repainting import Repainter
 from napari_drososeg._widgets.retrain_choice import IN_USE
 from napari_drososeg._widgets.reviewing import Reviewing
 from napari_drososeg._widgets.round_difference import Pair, RoundComparer
@@ -18,6 +18,7 @@ from napari_drososeg.workspace import START
 
 if TYPE_CHECKING:
     import napari
+    from napari.layers import Image
 
     from napari_drososeg._widgets.annotating import ImageAnnotation
     from napari_drososeg._widgets.layers import Target
@@ -57,6 +58,10 @@ class RoundActions(Reviewing):
         self.use_button.clicked.connect(self.use_selected)
         self.save_button.clicked.connect(self._ask_name)
         self.rounds.itemSelectionChanged.connect(self.show_rounds)
+
+    def said_of(self, image: Image | None, text: str) -> str:
+        """Name the image, where another one is chosen by now."""
+        return text if image is self._image or image is None else f"{image.name}: {text}"
 
     def stop_rounds(self) -> None:
         """Stop what goes on, for good."""
@@ -98,7 +103,7 @@ class RoundActions(Reviewing):
             return
         target = self.targets.get(annotation.image, card.spec)
         self._choose(target)
-        self.repainter.start(target, card, predict_config(card.spec, self.pixel_size), (annotation.section,))
+        self.repainter.start(target, card, self.predict_config(annotation.image, card.spec), (annotation.section,))
 
     def show_round(self, annotation: ImageAnnotation, target: Target | None, number: int) -> None:
         """Show the network of a round in a labels layer: what you look at first, then the rest."""
@@ -120,14 +125,15 @@ class RoundActions(Reviewing):
         elif self.afterwards.value == "shown":
             shown |= target.store.sections | set(workspace.sections)
         order = sorted(shown, key=lambda z: abs(z - section))
-        self.repainter.start(target, card, predict_config(card.spec, self.pixel_size), tuple(order), known)
+        self.repainter.start(target, card, self.predict_config(annotation.image, card.spec), tuple(order), known)
         self._start_chosen = False  # the next round goes on from what is shown
         self.load_networks()
 
     def ask(self, annotation: ImageAnnotation, target: Target | None, number: int) -> None:
         """Ask whether a round that seems worse is to be used."""
         self._asked = annotation, target, number
-        self.question_text.value = f"Round {number} seems worse than what is in use, so it is not used yet."
+        text = f"Round {number} seems worse than what is in use, so it is not used yet."
+        self.question_text.value = self.said_of(annotation.image, text)
         self.question.visible = True
 
     def answer(self, *, take: bool) -> None:
@@ -174,11 +180,12 @@ class RoundActions(Reviewing):
         except DrososegError as error:
             files.say_failure(error)
             return
-        pair = Pair((first, second), cards, annotation.section)
-        self.comparer.start(annotation.image, annotation.stack, pair, self.pixel_size)
+        configs = tuple(self.predict_config(annotation.image, card.spec) for card in cards)
+        pair = Pair((first, second), cards, configs, annotation.section)
+        self.comparer.start(annotation.image, annotation.stack, pair)
 
     def _comparer_changed(self) -> None:
-        self.outcome = self.comparer.message
+        self.outcome = self.said_of(self.comparer.image, self.comparer.message)
         self._look_later()
 
     def _ask_name(self) -> None:
@@ -233,7 +240,7 @@ class RoundActions(Reviewing):
             files.say_failure(error if isinstance(error, DrososegError) else DrososegError(str(error)))
             return
         if card is not None and card.spec is not None:
-            config = predict_config(card.spec, self.pixel_size)
+            config = self.predict_config(annotation.image, card.spec)
             self.finder.start(annotation.folder, annotation.stack, card, config, annotation.section)
 
     def _finder_changed(self) -> None:

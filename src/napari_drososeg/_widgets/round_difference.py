@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from napari_drososeg._widgets.error_maps import MARK
 from napari_drososeg._widgets.layers import add_above, label_colormap, label_features, shape_of, space_of
-from napari_drososeg._widgets.repainting import predict_config
 from napari_drososeg._widgets.store import IN_MEMORY_BYTES
 from napari_drososeg._widgets.work import Work
 from napari_drososeg._widgets.worker import Control, State, be_polite, handing_over
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from qtpy.QtCore import QObject
 
     from napari_drososeg.classes import ClassTable
+    from napari_drososeg.inference import PredictConfig
     from napari_drososeg.io import Stack
     from napari_drososeg.zoo import NetworkCard
 
@@ -37,25 +37,26 @@ class Pair:
         Of the rounds, the earlier first.
     cards : (NetworkCard, NetworkCard)
         Their networks.
+    configs : (PredictConfig, PredictConfig)
+        How each predicts: rounds may be of two architectures.
     section : int
         z.
     """
 
     numbers: tuple[int, int]
     cards: tuple[NetworkCard, NetworkCard]
+    configs: tuple[PredictConfig, PredictConfig]
     section: int
 
 
-def _differences(stack: Stack, pair: Pair, pixel_size: float | None, control: Control) -> Iterator[NDArray[np.uint8]]:
+def _differences(stack: Stack, pair: Pair, control: Control) -> Iterator[NDArray[np.uint8]]:
     from napari_drososeg.inference import Predictor
 
     be_polite()
     with handing_over(control):
         found = []
-        for card in pair.cards:
-            assert card.spec is not None
+        for card, config in zip(pair.cards, pair.configs, strict=True):
             labels = np.zeros(stack.shape[1:], np.uint8)
-            config = predict_config(card.spec, pixel_size)  # each its own: rounds may be of two architectures
             predictor = Predictor(str(card.path or card.name), config, cancelled=control.stop.is_set)
             for result in predictor.run(stack, predictor.plan(stack, sections=[pair.section])):
                 if control.stop.is_set():
@@ -71,20 +72,21 @@ class RoundComparer(Work):
     def __init__(self, viewer: napari.Viewer, parent: QObject | None = None) -> None:
         super().__init__(viewer, parent)
         self.layer: Labels | None = None
+        self.image: Image | None = None
 
-    def start(self, image: Image, stack: Stack, pair: Pair, pixel_size: float | None) -> None:
-        """Begin; the comparison before must have ended. `pixel_size` is that of the image in nm, if it is known."""
+    def start(self, image: Image, stack: Stack, pair: Pair) -> None:
+        """Begin; the comparison before must have ended."""
         self._clear()
-        self._image, self._pair = image, pair
+        self.image, self._pair = image, pair
         self._share = 0.0
         first, second = pair.numbers
         self._set_state(State.RUNNING, f"Comparing round {first} with round {second} …")
-        self._begin("Comparing rounds on", image.name, _differences, stack, pair, pixel_size)
+        self._begin("Comparing rounds on", image.name, _differences, stack, pair)
 
     def _take(self, piece: NDArray[np.uint8]) -> None:
         self._share = float(np.count_nonzero(piece)) / piece.size
         spec = self._pair.cards[1].spec
-        if self._image in self.viewer.layers and spec is not None:
+        if self.image in self.viewer.layers and spec is not None:
             self.layer = self._layer(spec.classes)
             flat, single = self.layer.ndim == 2, self.layer.data.shape[0] == 1
             self.layer.data[... if flat else 0 if single else self._pair.section] = piece
@@ -93,7 +95,7 @@ class RoundComparer(Work):
 
     def _layer(self, classes: ClassTable) -> Labels:
         """Return the layer of this pair, which is made where it is not there."""
-        image, (first, second) = self._image, self._pair.numbers
+        image, (first, second) = self.image, self._pair.numbers
         name = f"{image.name} round {first} or {second}"
         shape = shape_of(image)[3 - image.ndim :]
         for layer in self.viewer.layers:

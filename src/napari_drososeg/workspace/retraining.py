@@ -146,8 +146,10 @@ class _Retraining:
 
     @property
     def _predict_config(self) -> PredictConfig:
-        s = self.settings
-        return PredictConfig(s.device, "torch", pixel_size=self.pixel_size, invert=s.invert, fill_nan=s.fill_nan)
+        said, kept = self.settings, self.workspace.settings
+        fill_nan = said.fill_nan if said.fill_nan is not None else kept.get("fill_nan")
+        invert = said.invert or bool(kept.get("invert"))
+        return PredictConfig(said.device, "torch", pixel_size=self.pixel_size, invert=invert, fill_nan=fill_nan)
 
     def _read(self) -> None:
         self.windows = read_windows(self.workspace, self.stack, self.spec, self._predict_config, self.notices.append)
