@@ -17,6 +17,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import ceiling
 from contestants import BASELINE, CONTESTANTS, REFERENCE
 from napari_drososeg.checkpoint import load_spec, sha256
 from napari_drososeg.inference.config import cpu_has_bf16
@@ -105,14 +107,16 @@ class Contestant:
         self._process.communicate()
 
 
-def race(network: str, data: Path, edge: int, repeats: int, folder: Path) -> dict[str, Any]:
-    """Compare all contestants on sections of one size."""
+def race(
+    network: str, data: Path, edge: int, repeats: int, folder: Path, names: Collection[str] = CONTESTANTS
+) -> dict[str, Any]:
+    """Compare contestants on sections of one size."""
     from napari_drososeg.metrics import Scores, confusion_matrix
 
     images, truth, source = load_sections(data, edge)
     np.save(folder / "sections.npy", images)
     np.save(folder / "calibration.npy", load_sections(data, min(edge, 1024))[0])
-    names = [n for n, o in CONTESTANTS.items() if o.get("precision") != "bf16" or cpu_has_bf16()]
+    names = [n for n in names if CONTESTANTS[n].get("precision") != "bf16" or cpu_has_bf16()]
     job = {
         "network": network,
         "sections": str(folder / "sections.npy"),
@@ -250,6 +254,7 @@ def report(result: dict[str, Any]) -> str:
                 "torch on the whole section.",
                 *(table(race) for race in result["races"]),
                 "![Speeds](benchmark-inference.png)",
+                f"{ceiling.words(result['ceiling'])} What is built of them cannot be faster.",
                 f"From files to files ({files['sections']} sections of {files['edge']} px, {files['description']}): "
                 f"{files['whole_over_bare_speed']:.3f} of the bare engine's speed. Peak memory: {peaks}.",
             ]
@@ -292,14 +297,16 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmark-inference.json")
     options = parser.parse_args(arguments)
+    contestants = list(CONTESTANTS)
     if options.quick:
         options.sizes, options.repeats, options.sections = [288], 1, [2, 5]
+        contestants = [BASELINE, REFERENCE, "ours, f32", "ours, int8"]
     first = options.sizes[0]
     races = []
     for edge in options.sizes:
         with tempfile.TemporaryDirectory() as folder:
             turns = options.repeats if edge == first else max(1, min(2, options.repeats))
-            races.append(race(options.network, options.data, edge, turns, Path(folder)))
+            races.append(race(options.network, options.data, edge, turns, Path(folder), contestants))
         print(table(races[-1]), end="\n\n", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         turns = min(3, options.repeats)
@@ -313,6 +320,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "weights": weights | {"sha256": sha256(checkpoint)},
         "races": races,
         "pipeline": files,
+        "ceiling": ceiling.measure(options.network, 0.2 if options.quick else 5.0),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "inference.py"
 
 
 @pytest.mark.timeout(900)
-def test_the_benchmark_runs_and_reports_every_contestant(tiny_network, tmp_path):
+def test_the_benchmark_runs_and_reports(tiny_network, tmp_path):
     for name in ("monai", "nncf", "openvino", "matplotlib"):
         if find_spec(name) is None:
             pytest.skip(f"{name} is not installed: pip install 'napari-drososeg[bench]'")
@@ -30,12 +30,13 @@ def test_the_benchmark_runs_and_reports_every_contestant(tiny_network, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(out.read_text())
     (race,) = result["races"]
-    assert {"MONAI, defaults", "MONAI, 0.5 Gaussian", "torch, whole section"} <= set(race["rows"])
-    assert {f"ours, {p}{h}" for p in ("f32", "int8") for h in ("", ", exact halo")} <= set(race["rows"])
+    assert set(race["rows"]) == {"MONAI, defaults", "torch, whole section", "ours, f32", "ours, int8"}
     for row in race["rows"].values():
         assert row["mpx_per_second"] > 0
         assert row["labels_as_reference"] > 0.9
     assert race["rows"]["ours, f32"]["labels_as_reference"] > 0.999
     assert set(result["pipeline"]["peak_bytes"]) == {"2", "5"}
     assert "| ours, int8 |" in done.stdout
+    assert result["ceiling"]["macs_per_pixel"] > 0
+    assert {"f32", "int8"} <= set(result["ceiling"]["mpx_per_second"])
     assert out.with_suffix(".png").stat().st_size > 1000
