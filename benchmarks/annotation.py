@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inference import machine
 from napari_drososeg.io import Stack, as_stack
 from napari_drososeg.metrics import Scores, confusion_matrix
 from napari_drososeg.workspace import Workspace, create_workspace
@@ -283,13 +283,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     from napari_drososeg.zoo import find_card
 
-    card = find_card(options.network)
+    card, computer = find_card(options.network), machine()
     start = str(card.path)
     file = options.out.with_suffix(".json")
     result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"cells": {}}
     result |= {
         "date": date.today().isoformat(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{computer['processor']}, {computer['cores']} cores",
         "network": f"{card.title} (sections {card.spec.training.get('sections') if card.spec else '?'}), "
         f"SHA-256 {card.sha256[:12]}",
         "effort": options.effort,

@@ -451,6 +451,19 @@ def test_labels_that_were_segmented_inverted_are_retrained_so(open_retrain: Any,
     assert widget.settings().invert
 
 
+def test_labels_from_elsewhere_stay_chosen(open_retrain: Any, stack: np.ndarray) -> None:
+    widget = open_retrain(data=stack)
+    ours = widget.new_labels()
+    foreign = widget.viewer.add_labels(np.ones(stack.shape, np.uint8), name="by hand")
+    assert widget.labels.value is ours.layer
+    widget.labels.value = foreign
+    foreign.name = "by somebody's hand"  # after which the layers are read anew
+    assert widget.labels.value is foreign
+    assert widget.foreign.visible
+    widget.take_labels_over(right=False)
+    assert widget.target is not None
+
+
 def test_what_came_of_another_image_names_it(open_retrain: Any, stack: np.ndarray) -> None:
     widget = open_retrain(data=stack)
     annotation = widget.annotation

@@ -112,6 +112,7 @@ class RetrainWidget(RoundActions):
         self.update_state()
 
     def _labels_chosen(self) -> None:
+        self._picked = self.labels.value
         self.load_networks()
         self.update_state()
 

@@ -62,6 +62,7 @@ class RetrainChoice(RetrainForm):
         self.annotations: dict[Image, ImageAnnotation] = {}
         self._image: Image | None = None
         self._start_chosen = False  # by the user, for this image
+        self._picked: Labels | None = None  # labels that were chosen, and not fallen back to
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(150)
@@ -143,7 +144,7 @@ class RetrainChoice(RetrainForm):
         with self.labels.changed.blocked():
             self.labels.choices = [(layer.name, layer) for layer in found]
             ours = [layer for layer in found if self.targets.of_layer(layer) is not None]
-            if chosen in found and (chosen in ours or not ours):
+            if chosen in found and (chosen in ours or not ours or chosen is self._picked):
                 self.labels.value = chosen
             elif ours:
                 self.labels.value = ours[-1]
