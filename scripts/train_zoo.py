@@ -6,12 +6,12 @@
 
 Each network is trained twice, from random weights. The *development* run sees sections 00-11 and is scored on 13-15,
 which is what its card says (section 12 adjoins 13 and is left out). The *final* run is what ships: a shorter cycle on
-all of 00-15 from the development weights or, for the U-Net, its whole schedule anew; no score chooses anything in it.
-On a graphics card it takes minutes, and several networks can be trained at the same time. On two cores hours each;
-there smaller patches and the encoder of another network, trained before on the same sections, are most of the way in
-less than one:
+all of 00-15 from the development weights; no score chooses anything in it. On a graphics card it takes minutes, and
+several networks can be trained at the same time. On two cores hours each; there the encoder of another network, trained
+before on the same sections, is half of the way (an FPN is the cheapest to begin with):
 
-    python scripts/train_zoo.py runs unet --from runs/fpn-00-11/fpn.safetensors --patch 128 --steps 900
+    python scripts/train_zoo.py runs fpn --development --steps 1400
+    python scripts/train_zoo.py runs unet --from runs/fpn-00-11/fpn.safetensors --steps 1000 --final-steps 250
 
 Interrupted, the same command goes on from the last validation. What is done is not done again.
 """
@@ -65,8 +65,7 @@ class Recipe:
     learning_rate : float
         Its peak.
     final_steps : int
-        Updates of the final run, which goes on from the development weights with a quarter of the learning rate;
-        0 to train anew instead, as the development run.
+        Updates of the final run, which goes on from the development weights with a quarter of the learning rate.
     patch : int
         Edge of a patch in px.
     source : Path, optional
@@ -82,7 +81,7 @@ class Recipe:
 
 
 RECIPES = {
-    "unet": Recipe({"width": 0.5, "decoder_width": 0.25}, 2400, 2e-3, final_steps=0),
+    "unet": Recipe({"width": 0.5, "decoder_width": 0.25}, 2400, 2e-3, 600),
     "fcn8": Recipe({"width": 0.5, "fc_channels": 256, "fc_kernel": 3, "batch_norm": True}, 2000, 1.5e-3, 500),
     "fpn": Recipe({"width": 0.5, "decoder_width": 0.25}, 2000, 1.5e-3, 500),
     "linknet": Recipe({"width": 0.5}, 2000, 2e-3, 500),
@@ -169,7 +168,7 @@ def train(folder: Path, name: str, recipe: Recipe, start: Path | None, *, final:
         average=0.995,
         loss=LOSS,
     )
-    if final and recipe.final_steps:
+    if final:
         config = replace(config, steps=recipe.final_steps, learning_rate=recipe.learning_rate / 4, seed=1)
     weights = None
     if start is not None:
@@ -270,8 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         development = train(options.folder, name, recipe, recipe.source, final=False)
         if options.development:
             continue
-        start = development if recipe.final_steps else recipe.source
-        final = train(options.folder, name, recipe, start, final=True)
+        final = train(options.folder, name, recipe, development, final=True)
         print(f"{final}: {final.stat().st_size / 1e6:.2f} MB", flush=True)
         if options.ship:
             ship(final, development)
