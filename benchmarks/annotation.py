@@ -39,6 +39,8 @@ STROKES = (6, 30, 120)
 LENGTH, THICKNESS = 61, 3
 ANGLES = 12
 VOXEL_SIZE = (50.0, 4.6, 4.6)
+GAP = 0.02
+"""Way from 0 strokes to the ceiling below which nothing is said of parts of it."""
 
 Pixels = NDArray[np.float32]
 
@@ -252,7 +254,8 @@ def report(result: dict[str, Any]) -> str:
     for name, cell in result["cells"].items():
         rows, top = cell["rows"], cell.get("ceiling", {}).get("mean_iou")
         scores = [rows[str(n)]["mean_iou"] if str(n) in rows else None for n in (0, *STROKES)]
-        gap = "" if None in (top, scores[0], scores[2]) else f"{(scores[2] - scores[0]) / (top - scores[0]):.0%}"
+        known = None not in (top, scores[0], scores[2]) and top - scores[0] > GAP
+        gap = f"{(scores[2] - scores[0]) / (top - scores[0]):.0%}" if known else ""
         trees = " / ".join(
             f"{rows[str(n)]['forest']['mean_iou']:.3f}" for n in STROKES if "forest" in rows.get(str(n), {})
         )

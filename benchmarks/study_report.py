@@ -171,10 +171,10 @@ def report(result: dict[str, Any]) -> str:
             "(`scripts/train_zoo.py`), at reduced width. *encoder of unet* means that the VGG16 encoder came from a "
             "U-Net that saw the same sections, *tensors of fpn* that it is that of such an FPN (for SegNet without the "
             "channels of least effect), where others start from ImageNet's. The weights of a weighted cross entropy "
-            "are for cytoplasm, cell membrane and mitochondria. They follow from the rule that the script gives, but a U-Net's "
-            "scores on 13-15 had been seen to gain from such odds before. That FPN, PSPNet and DeepLabv3+ see blended "
-            "tiles of 256 px with a halo of 64 px was decided after looking at section 14, one of the scored ones, "
-            "with FPN and DeepLabv3+. These rows may flatter a little.",
+            "are for cytoplasm, cell membrane and mitochondria. They follow from the rule that the script gives, but a "
+            "U-Net's scores on 13-15 had been seen to gain from such odds before. That FPN, PSPNet and DeepLabv3+ see "
+            "blended tiles of 256 px with a halo of 64 px was decided after looking at section 14, one of the scored "
+            "ones, with FPN and DeepLabv3+. These rows may flatter a little.",
             "\n".join(training_table(part["rows"])),
         ]
         if part["figure"]:

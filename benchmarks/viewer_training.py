@@ -1,7 +1,7 @@
 """Measure retraining inside napari against the same round outside it, and how the viewer feels meanwhile.
 
-A real napari window with the real Annotate and retrain widget on the real stack, with the same strokes and the same
-seed as a plain ``drososeg fine-tune`` afterwards. Needs a display; without one:
+A real napari window with the real Annotate and retrain widget on the real stack, with the same strokes and
+settings as a plain ``drososeg fine-tune`` afterwards. Needs a display; without one:
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/viewer_training.py
 

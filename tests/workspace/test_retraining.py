@@ -168,8 +168,15 @@ def test_from_scratch(annotated: Annotated) -> None:
     *_, last = retrain(workspace, stack, RetrainSettings(start="scratch", steps=30, device="cpu"))
     assert last["round"]["adopted"]
     assert last["round"]["parent"] == "scratch"
-    labels = predict(stack, workspace.rounds.checkpoint(1), PLAIN, sections=[1])
-    assert (labels[1] == truth[1]).mean() > 0.7
+
+    *_, last = retrain(workspace, stack, RetrainSettings(steps=30, device="cpu"))  # from nothing again, on all strokes
+    assert last["round"]["parent"].startswith("own-round-1 ")
+    assert last["round"]["before"]
+    recipe = last["round"]["settings"]["recipe"]
+    assert (recipe["distillation"], recipe["encoder_rate"], recipe["freeze_norms"]) == (0.0, 1.0, False)
+    for number in (1, 2):
+        labels = predict(stack, workspace.rounds.checkpoint(number), PLAIN, sections=[1])
+        assert (labels[1] == truth[1]).mean() > 0.7
 
 
 def test_an_inverted_image_is_recognised_by_the_strokes(annotated: Annotated, taught: Path, tmp_path: Path) -> None:

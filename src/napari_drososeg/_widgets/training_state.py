@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_drososeg._widgets import preferences
 from napari_drososeg._widgets.job import duration
-from napari_drososeg.workspace.recipes import EFFORTS, SCRATCH, Effort, RetrainSettings
+from napari_drososeg.workspace.recipes import EFFORTS, SCRATCH, SCRATCH_NAME, Effort, RetrainSettings
 
 SECTION = "retrain"
 """Of the remembered choices."""
@@ -91,15 +91,15 @@ def work_of(effort: Effort, steps: int | None, scratch: bool) -> int:
 
 def kind_of(network: str) -> str:
     """Return what shares a speed: a network and all rounds that come from it."""
-    return network.partition("-round-")[0]
+    kind = network.partition("-round-")[0]
+    return SCRATCH if kind == SCRATCH_NAME else kind
 
 
 def remember_speed(network: str, settings: RetrainSettings, state: TrainingState, wall: float) -> None:
     """Keep how long a round took, from the press to the end (`wall`, seconds), for the next estimate."""
     if state.step < 5 or state.round is None:
         return
-    scratch = settings.start == SCRATCH
-    done = work_of(EFFORTS[settings.effort], settings.steps, scratch) * state.step / state.steps
+    done = work_of(EFFORTS[settings.effort], settings.steps, kind_of(network) == SCRATCH) * state.step / state.steps
     speeds = dict(preferences.load(SECTION).get("speeds") or {})
     speeds[kind_of(network)] = {"per_pixel": state.seconds / done, "fixed": max(0.0, wall - state.seconds)}
     preferences.update(SECTION, {"speeds": speeds})
@@ -109,7 +109,7 @@ def expected_seconds(network: str, effort: str, steps: int | None) -> float | No
     """How long a round will take on this machine; None where none was trained from this network yet."""
     try:
         speed = preferences.load(SECTION)["speeds"][kind_of(network)]
-        pixels = work_of(EFFORTS[effort], steps, network == SCRATCH)
+        pixels = work_of(EFFORTS[effort], steps, kind_of(network) == SCRATCH)
         return float(speed["fixed"]) + float(speed["per_pixel"]) * pixels
     except (KeyError, TypeError, ValueError):
         return None

@@ -38,6 +38,9 @@ EFFORTS: dict[str, Effort] = {
     "thorough": Effort(steps=300, batch=8, patch=192, learning_rate=5e-4, scratch_steps=1500),
 }
 
+SCRATCH_NAME = "own"
+"""Of networks that rounds from scratch make."""
+
 SCRATCH_RATE = 3e-3
 """Peak learning rate from random weights."""
 

@@ -44,7 +44,7 @@ from napari_drososeg.workspace.locking import FolderLock
 from napari_drososeg.workspace.material import Window, read_windows
 from napari_drososeg.workspace.recipes import EFFORTS, SCRATCH, RetrainSettings
 from napari_drososeg.workspace.rounds import Round
-from napari_drososeg.workspace.starting import find_start
+from napari_drososeg.workspace.starting import find_start, knows_only_annotation
 
 Event = dict[str, Any]
 
@@ -104,6 +104,7 @@ class _Retraining:
             self.adapted["pixel_size"] = self.pixel_size  # what was said, or found out by an earlier round, stays known
         self.spec, self.model, self.parent = find_start(workspace, settings, self.pixel_size)
         self.from_scratch = self.parent == SCRATCH
+        self.unschooled = self.from_scratch or knows_only_annotation(self.spec)
         self.windows: list[Window] = []
         self.before: scoring.NetworkScores | None = None
         self.old_labels: list[NDArray[np.uint8]] | None = None
@@ -165,6 +166,8 @@ class _Retraining:
         autocast, n_classes = self.fabric.autocast, len(self.spec.classes)
         self.old_labels = [decide(self._probabilities(w)) for w in self.windows]
         self.before = scoring.score(self.windows, self.old_labels, n_classes)
+        if self.unschooled:  # made for this image
+            return
         parts = adaptation.crops([w.image for w in self.windows], [w.labels for w in self.windows])
         if adaptation.find_sign(self.model, parts, autocast, n_classes):
             self.adapted["inverted"] = True
@@ -189,7 +192,7 @@ class _Retraining:
     def _train_config(self) -> TrainConfig:
         s, effort = self.settings, EFFORTS[self.settings.effort]
         smallest = min(min(w.image.shape) for w in self.windows)
-        rate = recipes.SCRATCH_RATE if self.from_scratch else effort.learning_rate
+        rate = recipes.SCRATCH_RATE if self.unschooled else effort.learning_rate
         batch, patch = effort.batch, effort.patch
         if self.spec.tile > patch:  # only itself on such patches, of which fewer make as much work
             batch, patch = max(1, round(batch * (patch / self.spec.tile) ** 2)), self.spec.tile
@@ -197,7 +200,7 @@ class _Retraining:
             architecture=self.spec.architecture,
             arguments={k: v for k, v in self.spec.arguments.items() if k != "encoder_weights"},
             n_classes=len(self.spec.classes),
-            steps=s.steps or (effort.scratch_steps if self.from_scratch else effort.steps),
+            steps=s.steps or (effort.scratch_steps if self.unschooled else effort.steps),
             batch=batch,
             patch=min(patch, max(1, smallest // 16 * 16)),
             learning_rate=s.learning_rate or rate,
@@ -205,9 +208,9 @@ class _Retraining:
             seed=s.seed + self.number,
             accelerator=s.device if s.device in ("auto", "cpu", "mps") else "cuda",
             loss=LossConfig.parse(s.loss),
-            encoder_rate=1.0 if self.from_scratch else recipes.ENCODER_RATE,
-            freeze_norms=not self.from_scratch,
-            distillation=0.0 if self.from_scratch else recipes.DISTILLATION,
+            encoder_rate=1.0 if self.unschooled else recipes.ENCODER_RATE,
+            freeze_norms=not self.unschooled,
+            distillation=0.0 if self.unschooled else recipes.DISTILLATION,
             class_patches=recipes.CLASS_PATCHES,
         )
 
@@ -216,17 +219,17 @@ class _Retraining:
         for w in self.windows:
             name = f"section {w.section}"
             if w.labels.any():
-                teacher = None if self.from_scratch else self._probabilities(w).astype(np.float16)
+                teacher = None if self.unschooled else self._probabilities(w).astype(np.float16)
                 sections.append(AnnotatedSection(w.image, w.labels, teacher, name))
             if w.validation.any():
                 validation.append(AnnotatedSection(w.image, w.validation, None, name))
-        start = None if self.from_scratch else {k: v.cpu() for k, v in self.model.state_dict().items()}
+        start = None if self.unschooled else {k: v.cpu() for k, v in self.model.state_dict().items()}
         return Training(sections, self.train_config, validation=validation, start=start)
 
     def _keep(self, training: Training) -> Round:
         """Score what was learnt and write it down as a round; put it to use if it is better."""
         weights = training.weights()
-        if self.from_scratch:
+        if self.unschooled:
             self.model.load_state_dict(weights)
             # It saw little patches around strokes; the statistics are to be those of the image.
             self._reestimate_norms()
