@@ -9,9 +9,10 @@ import pytest
 from napari.layers import Labels
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QLabel
 
 from napari_drososeg._widgets.job import Scope
+from napari_drososeg._widgets.work import SPINNER_PERCENT
 from napari_drososeg._widgets.worker import State
 from napari_drososeg.io import read_labels
 
@@ -163,6 +164,8 @@ def test_cancel_keeps_and_the_next_run_does_the_rest(
     click(qtbot, widget.run_button)
     finish(widget)
     widget.runner.changed.disconnect(cancel_after_the_first_tile)
+    movies = [label.movie() for label in widget.window().statusBar().findChildren(QLabel) if label.movie()]
+    assert [movie.speed() for movie in movies] == [SPINNER_PERCENT]
     layer = labels_of(widget)
     done = layer.metadata["drososeg"]["sections_done"]
     assert 0 < len(done) < 80

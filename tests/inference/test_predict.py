@@ -284,6 +284,14 @@ def test_closing_stops_between_tiles_and_leaves_no_thread(tiny_network, texture)
     assert first.labels.min() > 0
 
 
+def test_processes_do_not_bind_their_threads_to_the_same_cores(tiny_network, texture):
+    predictor = Predictor(tiny_network, PredictConfig("cpu", "openvino", "f32", threads=1))
+    stack = as_stack(texture)
+    list(predictor.run(stack, predictor.plan(stack)))
+    for request in predictor.engine._requests.values():
+        assert request.get_compiled_model().get_property("ENABLE_CPU_PINNING") is False
+
+
 def test_a_read_error_ends_the_run_and_leaves_no_thread(tiny_network, texture):
     image = texture.astype(np.float32)
     image[1, 0, 0] = np.inf

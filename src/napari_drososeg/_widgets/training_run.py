@@ -28,6 +28,9 @@ PATIENCE = 300.0
 """Seconds after Stop until the process is ended, and its round with it; where much is annotated, fitting and scoring
 may take minutes."""
 
+SHOW_SECONDS = 1.0
+"""Between two looks at the progress: each makes the whole window be put together anew, which is taken from the training
+where it is done in software."""
 
 Prepared = tuple[object, Path | None, Exception | None]
 """For which press of Retrain, the file of the image, and what went wrong."""
@@ -70,6 +73,7 @@ class TrainingRun(QObject):
         self._process: TrainingProcess | None = None
         self._press: object = None
         self._bar = ActivityBar()
+        self._news, self._shown = False, 0.0
         self._timer = QTimer(self)
         self._timer.setInterval(POLL_MS)
         self._timer.timeout.connect(self._poll)
@@ -169,9 +173,10 @@ class TrainingRun(QObject):
             return
         over = process.over  # before reading: what it said last must not be missed
         events = process.events()
+        phase = self.state.phase
         for event in events:
             self.state.take(event)
-        self._bar.show(self.state.fraction)
+        self._news |= bool(events)
         if self._bar.cancelled:
             self.stop()
         late = self.stage is Stage.STOPPING and time.monotonic() > self._stopped + PATIENCE
@@ -183,7 +188,9 @@ class TrainingRun(QObject):
             process.kill()
         if over or self.state.round is not None:
             self._end(None)
-        elif events:
+        elif self._news and (self.state.phase != phase or time.monotonic() > self._shown + SHOW_SECONDS):
+            self._news, self._shown = False, time.monotonic()
+            self._bar.show(self.state.fraction)
             self.changed.emit()
 
     def _end(self, error: str | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_info
 from napari.utils.progress import cancelable_progress
 from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QApplication, QLabel, QStatusBar
 
 from napari_drososeg._widgets.files import say_failure
 from napari_drososeg._widgets.job import duration
@@ -24,6 +25,8 @@ WRITE_BUDGET = 0.012
 """Seconds of one tick that may go into using pieces; the event loop stays free in between."""
 REFRESH_SECONDS = 0.2
 LONG_SECONDS = 10.0
+SPINNER_PERCENT = 6
+"""Of the spinner's own speed: two pictures a second."""
 
 
 class ActivityBar:
@@ -34,6 +37,7 @@ class ActivityBar:
     def begin(self, what: str) -> None:
         """Show the bar, with the work in words."""
         self._bar = cancelable_progress(total=100, desc=what)
+        calm_spinners()
 
     def show(self, fraction: float | None) -> None:
         """Show how much is done; None leaves it as it is."""
@@ -50,6 +54,19 @@ class ActivityBar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+def calm_spinners() -> None:
+    """Let the spinner in napari's status bar turn slowly.
+
+    For each of its pictures, thirty a second, the whole window is put together anew. Where that is done in software
+    (remote desktops, virtual machines) it took a third of a core from the work that the spinner stands for.
+    """
+    for window in QApplication.topLevelWidgets():
+        for bar in window.findChildren(QStatusBar):
+            for label in bar.findChildren(QLabel):
+                if (movie := label.movie()) is not None:
+                    movie.setSpeed(SPINNER_PERCENT)
 
 
 class Work(QObject):

@@ -62,6 +62,8 @@ class OpenVinoEngine:
             hints: dict[str, Any] = {
                 "INFERENCE_PRECISION_HINT": self._precision,
                 "PERFORMANCE_HINT": "LATENCY",
+                # else every process binds its threads to the same cores, the first ones, and others idle
+                "ENABLE_CPU_PINNING": False,
             }
             if self._threads is not None:
                 hints["INFERENCE_NUM_THREADS"] = self._threads
