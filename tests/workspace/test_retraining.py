@@ -174,6 +174,10 @@ def test_from_scratch(annotated: Annotated) -> None:
     assert last["round"]["before"]
     recipe = last["round"]["settings"]["recipe"]
     assert (recipe["distillation"], recipe["encoder_rate"], recipe["freeze_norms"]) == (0.0, 1.0, False)
+
+    network = workspace.rounds.checkpoint(2)  # chosen by name, as on another image: it is built on
+    *_, last = retrain(workspace, stack, RetrainSettings(start=str(network), steps=2, device="cpu"))
+    assert last["round"]["settings"]["recipe"]["freeze_norms"] is True
     for number in (1, 2):
         labels = predict(stack, workspace.rounds.checkpoint(number), PLAIN, sections=[1])
         assert (labels[1] == truth[1]).mean() > 0.7

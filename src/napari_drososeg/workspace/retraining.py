@@ -44,7 +44,7 @@ from napari_drososeg.workspace.locking import FolderLock
 from napari_drososeg.workspace.material import Window, read_windows
 from napari_drososeg.workspace.recipes import EFFORTS, SCRATCH, RetrainSettings
 from napari_drososeg.workspace.rounds import Round
-from napari_drososeg.workspace.starting import find_start, knows_only_annotation
+from napari_drososeg.workspace.starting import find_start
 
 Event = dict[str, Any]
 
@@ -104,7 +104,9 @@ class _Retraining:
             self.adapted["pixel_size"] = self.pixel_size  # what was said, or found out by an earlier round, stays known
         self.spec, self.model, self.parent = find_start(workspace, settings, self.pixel_size)
         self.from_scratch = self.parent == SCRATCH
-        self.unschooled = self.from_scratch or knows_only_annotation(self.spec)
+        # what a round from scratch knows is the annotation, which is still here; elsewhere it is a network to build on
+        of_here = settings.start is None and self.spec.name.startswith(f"{recipes.SCRATCH_NAME}-round-")
+        self.unschooled = self.from_scratch or of_here
         self.windows: list[Window] = []
         self.before: scoring.NetworkScores | None = None
         self.old_labels: list[NDArray[np.uint8]] | None = None

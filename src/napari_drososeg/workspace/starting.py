@@ -46,14 +46,6 @@ def find_start(
     return spec, model, f"{spec.name} {sha256(path)}"
 
 
-def knows_only_annotation(spec: NetworkSpec) -> bool:
-    """Whether a network was made from random weights and strokes alone, so that there is nothing to hold on to."""
-    training = spec.training
-    while "parent" in training:
-        training = training["parent"]
-    return "annotated_pixels" in training
-
-
 def scratch_spec(workspace: Workspace, pixel_size: float | None) -> NetworkSpec:
     """Return the description of a small network with random weights for the image of a workspace."""
     arguments = dict(recipes.SCRATCH_ARGUMENTS)
