@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference import machine
-from napari_drososeg.io import Stack, as_stack
+from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable, SegmentationClass
+from napari_drososeg.io import Stack, as_stack, read_labels
 from napari_drososeg.metrics import Scores, confusion_matrix
 from napari_drososeg.workspace import Workspace, create_workspace
 from napari_drososeg.workspace.recipes import SCRATCH, RetrainSettings
@@ -41,6 +42,12 @@ ANGLES = 12
 VOXEL_SIZE = (50.0, 4.6, 4.6)
 GAP = 0.02
 """Way from 0 strokes to the ceiling below which nothing is said of parts of it."""
+
+OWN = "own classes"
+OWN_NAMES = {"neurite": "#56B4E9", "membrane": "#E69F00", "mitochondrion": "#CC79A7", "glia": "#009E73"}
+OWN_CLASSES = ClassTable(tuple(SegmentationClass(k, *named) for k, named in enumerate(OWN_NAMES.items(), start=1)))
+"""What no network here was trained on: cytoplasm as the data set has it, of neurites and of glia with what is outside;
+none of the names is that of a class that a network knows."""
 
 Pixels = NDArray[np.float32]
 
@@ -78,15 +85,25 @@ SHIFTS: dict[str, Callable[[Pixels], Pixels]] = {
 }
 
 
+def own_labels(labels: Stack) -> Stack:
+    """Return the truth with `OWN_CLASSES`."""
+    table = np.full(256, 2, np.uint8)  # membrane of all directions, junctions, synapses
+    table[[255, 191, 159]] = 1, 3, 4
+    original = read_labels(Path(labels.path or ""))
+    return as_stack(table[np.stack([original.read(z) for z in range(original.n_sections)])])
+
+
 def load(shift: str, crop: int | None) -> tuple[Stack, NDArray[np.uint8]]:
     """Return the shifted sections, the annotated one first, and their truth (Z, Y, X)."""
     from napari_drososeg.samples import drosophila_vnc
 
     stack, labels = drosophila_vnc(os.environ.get("DROSOSEG_DATA", ROOT.parent / "shared" / "data" / "drosophila-vnc"))
+    if shift == OWN:
+        labels = own_labels(labels)
     part = slice(0, crop)
     images, truth = [], []
     for z in (ANNOTATED, *TESTED):
-        image = SHIFTS[shift](stack.read(z, part, part).astype(np.float32))
+        image = SHIFTS.get(shift, SHIFTS["none"])(stack.read(z, part, part).astype(np.float32))
         images.append(np.clip(np.rint(image), 0, 255).astype(np.uint8))
         truth.append(labels.read(z, part, part)[:: 2 if shift == "half resolution" else 1])
         truth[-1] = truth[-1][:, :: 2 if shift == "half resolution" else 1]
@@ -152,7 +169,12 @@ def predict(stack: Stack, network: Path, sections: Sequence[int], pixel_size: fl
 
 def mean_iou(labels: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
     """Return the pooled mean IoU."""
-    return round(Scores.from_confusion(confusion_matrix(truth, labels, 3)).mean_iou, 4)
+    return round(Scores.from_confusion(confusion_matrix(truth, labels, int(truth.max()))).mean_iou, 4)
+
+
+def workspace_for(shift: str, folder: Path, stack: Stack) -> Workspace:
+    """Return a new workspace with the classes of the cell."""
+    return create_workspace(folder, stack, OWN_CLASSES if shift == OWN else DROSOPHILA_CLASSES)
 
 
 def one_round(workspace: Workspace, stack: Stack, settings: RetrainSettings) -> dict[str, Any]:
@@ -169,8 +191,8 @@ def strokes(shift: str, start: str, folder: Path, options: argparse.Namespace, c
     annotator = Annotator(truth[0], options.seed)
     tested = range(1, len(truth))
     rows: dict[str, Any] = {}
-    with create_workspace(folder, stack) as workspace:
-        if start == SCRATCH:
+    with workspace_for(shift, folder, stack) as workspace:
+        if start == SCRATCH or shift == OWN:
             prediction = np.ones_like(truth[0])  # the user sees nothing; call it cytoplasm
         else:
             labels = predict(stack, Path(start), range(len(truth)), None)
@@ -220,7 +242,7 @@ def forest(stack: Stack, truth: NDArray[np.uint8], labels: NDArray[np.uint8], se
 def ceiling(shift: str, start: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train the same network with all labels of the section, for long."""
     stack, truth = load(shift, options.crop)
-    with create_workspace(folder, stack) as workspace:
+    with workspace_for(shift, folder, stack) as workspace:
         workspace.regions.add(0, shown=lambda _z, ys, xs: truth[0, ys, xs])
         found = one_round(workspace, stack, RetrainSettings(start=start, effort=options.ceiling_effort))
         network = workspace.rounds.checkpoint(found["number"])
@@ -246,7 +268,9 @@ def report(result: dict[str, Any]) -> str:
         f"after so many strokes of {LENGTH} x {THICKNESS} px, each network of the row before trained on "
         f"({result['effort']} effort). *Gap* is the part of the way from 0 strokes to the ceiling (all labels of the "
         f"section, {result['ceiling_effort']} effort) that 30 strokes went; *forest* is a random forest on the same "
-        "strokes; *s* the seconds of a round at 30 strokes, prediction of the visible section included.",
+        "strokes; *s* the seconds of a round at 30 strokes, prediction of the visible section included. *Scratch* "
+        "begins with random weights; *own classes* are four that the network does not know (neurite, membrane, "
+        "mitochondrion, glia with what is outside), of the unshifted images.",
         "",
         "| images | 0 | 6 | 30 | 120 | ceiling | gap | forest 6 / 30 / 120 | s |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -271,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="unet", help="name or checkpoint to start from")
-    parser.add_argument("--cells", nargs="*", choices=[*SHIFTS, SCRATCH, "ten"], help="all unless given")
+    parser.add_argument("--cells", nargs="*", choices=[*SHIFTS, SCRATCH, OWN, "ten"], help="all unless given")
     parser.add_argument("--crop", type=int, help="only the upper left of each section, px, to try something out")
     parser.add_argument("--effort", default="quick")
     parser.add_argument("--ceiling-effort", default="thorough")
@@ -299,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "ceiling_effort": options.ceiling_effort,
         "crop": options.crop,
     }
-    for cell in options.cells or [*SHIFTS, SCRATCH, "ten"]:
+    for cell in options.cells or [*SHIFTS, SCRATCH, OWN, "ten"]:
         if cell in result["cells"] or (cell == "ten" and "ten_rounds" in result):
             continue
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 import time
@@ -69,3 +70,9 @@ def test_neither_napari_nor_qt_is_needed_by_the_core() -> None:
     names = {r.split(";")[0].split("[")[0].rstrip("<>=!~.,0123456789 ").lower() for r in required}
     assert not names & {"napari", "magicgui", "qtpy", "superqt", "pyqt6", "pyside6"}
     assert "torch" in names
+
+
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name)
+def test_what_the_pages_link_to_is_there(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:|#|mailto:)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert [t for t in targets if not (page.parent / t).exists()] == []

@@ -621,10 +621,12 @@ def test_labels_from_elsewhere_and_own_classes(open_retrain: Any, qtbot: Any, fi
     assert widget.annotation.classes.names == ("nucleus", "vesicle")
     widget.start.value = "tiny"
     widget.update_state()
-    assert widget.marked("start")
-    assert not widget.run_button.enabled
-    widget.start.value = "scratch"
+    assert "knows other classes (cytoplasm, cell membrane, mitochondria)" in widget.start_text.value
+    assert widget.start_text.visible
     qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=20_000)
+    widget.start.value = "scratch"
+    qtbot.waitUntil(lambda: not widget.start_text.visible, timeout=20_000)
+    assert widget.run_button.enabled
     click(qtbot, widget.copy_button)
     text = QApplication.clipboard().text()
     assert text.startswith("drososeg fine-tune --workspace ")

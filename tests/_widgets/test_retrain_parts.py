@@ -120,15 +120,17 @@ def test_a_round_tells_how_it_goes() -> None:
 def test_times_are_remembered_and_grow_with_the_work() -> None:
     settings = RetrainSettings(start="unet")
     state = trained(EFFORTS["quick"].steps)
-    assert expected_seconds("unet", "quick", None) is None
+    assert expected_seconds("unet", "", "quick", None) is None
     remember_speed("unet", settings, state, 25.0)
-    assert expected_seconds("unet", "quick", None) is None  # it did not finish
-    state.take({"event": "round", "round": {"number": 1}})
+    assert expected_seconds("unet", "", "quick", None) is None  # it did not finish
+    state.take({"event": "round", "round": {"number": 1, "base": ""}})
     preferences.save("retrain", {"effort": "balanced"})
     remember_speed("unet-round-3", settings, state, 25.0)
-    assert expected_seconds("unet", "quick", None) == pytest.approx(25)
-    assert expected_seconds("unet-round-7", "quick", 2 * EFFORTS["quick"].steps) == pytest.approx(45)
-    assert expected_seconds("fpn", "quick", None) is None
+    assert expected_seconds("unet", "", "quick", None) == pytest.approx(25)
+    assert expected_seconds("unet-round-7", "", "quick", 2 * EFFORTS["quick"].steps) == pytest.approx(45)
+    assert expected_seconds("fpn", "", "quick", None) is None
+    more = EFFORTS["quick"].new_classes_steps / EFFORTS["quick"].steps
+    assert expected_seconds("unet", "unet", "quick", None) == pytest.approx(5 + 20 * more)
     assert preferences.load("retrain")["effort"] == "balanced"
 
 

@@ -55,6 +55,23 @@ def test_sparse_labels_make_a_network(
     ]  # fmt: skip
 
 
+def test_own_classes_from_a_network_of_others(
+    drososeg: Run, stack_file: Path, fast: tuple[Any, ...], tmp_path: Path, synthetic: tuple[np.ndarray, np.ndarray]
+) -> None:
+    strokes = np.zeros_like(synthetic[1])
+    strokes[:, ::8] = np.where(synthetic[1][:, ::8] == 3, 5, 4)
+    tifffile.imwrite(tmp_path / "strokes.tif", strokes, photometric="minisblack")
+    arguments = ("fine-tune", stack_file, tmp_path / "strokes.tif", *fast, "-o", tmp_path / "mine.safetensors")
+    assert "name those of LABELS with --classes" in drososeg(*arguments, code=2).stderr
+    names = ("a", "b", "c", "other", "mitochondria")
+    rows = [{"value": v, "name": n, "color": "#123456"} for v, n in enumerate(names, start=1)]
+    (tmp_path / "classes.json").write_text(json.dumps(rows))
+    drososeg(*arguments, "--classes", tmp_path / "classes.json")
+    spec = load_spec(tmp_path / "mine.safetensors")
+    assert spec.classes.names == names
+    assert spec.parent.startswith("tiny ")
+
+
 def test_a_workspace_gains_a_round(
     drososeg: Run, stack_file: Path, fast: tuple[Any, ...], tmp_path: Path, synthetic: tuple[np.ndarray, np.ndarray]
 ) -> None:
@@ -78,6 +95,7 @@ def test_a_workspace_gains_a_round(
         ((), "--workspace DIR"),
         (("a.tif", "b.tif"), "-o NETWORK.safetensors"),
         (("a.tif", "b.tif", "-o", "x.pt"), "written as .safetensors"),
+        (("--workspace", "w", "--classes", "c.json"), "A workspace has its classes"),
         (("a.tif", "--workspace", "w"), "either"),
         (("--workspace", "w", "--effort", "heroic"), "quick, balanced or thorough"),
         (("--workspace", "w"), "no workspace in"),

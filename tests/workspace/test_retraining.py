@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_drososeg.checkpoint import load_model, load_spec, save_checkpoint, sha256
+from napari_drososeg.checkpoint import load_model, load_spec, sha256
+from napari_drososeg.classes import ClassTable, SegmentationClass
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import PredictConfig, Predictor, predict
 from napari_drososeg.io import Stack, as_stack
@@ -24,6 +25,10 @@ from napari_drososeg.workspace.retraining import retrain
 
 Annotated = tuple[Workspace, Stack, np.ndarray]
 PLAIN = PredictConfig(engine="torch", precision="f32", device="cpu")
+
+
+def table(*names: str) -> ClassTable:
+    return ClassTable(tuple(SegmentationClass(value, name, "#000000") for value, name in enumerate(names, start=1)))
 
 
 @pytest.fixture
@@ -121,15 +126,52 @@ def test_nothing_annotated_is_refused(workspace: Workspace, image: Stack, settin
     assert len(workspace.rounds) == 0
 
 
-def test_a_network_of_other_classes_is_refused(annotated: Annotated, tiny_network: Path, tmp_path: Path) -> None:
-    from napari_drososeg.classes import ClassTable, SegmentationClass
+def test_own_classes_are_learnt_upon_what_a_network_knows_of_images(
+    annotated: Annotated, taught: Path, tmp_path: Path
+) -> None:
+    _, stack, truth = annotated
+    mine = table("bright", "dark")
+    known = np.where(truth == 3, 1, 2).astype(np.uint8)
+    base = f"tiny {sha256(taught)}"
+    with create_workspace(tmp_path / "mine", stack, mine) as workspace:
+        for y in (10, 40, 70):
+            place = slice(y, y + 3), slice(10, 71)
+            workspace.annotation.write(0, *place, known[0][place])
+        *_, last = retrain(workspace, stack, RetrainSettings(start=str(taught), steps=20, device="cpu"))
+        first = last["round"]
+        assert first["adopted"]
+        assert (first["base"], first["parent"], first["before"]) == (base, base, {})
+        *_, last = retrain(workspace, stack, RetrainSettings(steps=20, device="cpu"))  # begins there again
+        second = last["round"]
+        assert second["parent"].startswith("tiny-round-1 ")
+        assert second["base"] == base
+        assert second["before"]
+        spec = load_spec(workspace.rounds.checkpoint(2))
+        assert spec.classes == mine
+        assert spec.licence == load_spec(taught).licence
+        assert spec.training["parent"] == load_spec(taught).training
+        labels = predict(stack, workspace.rounds.checkpoint(2), PLAIN)
+        assert (labels[1] == known[1]).mean() > 0.85
+        # a network of its own now, which another workspace of these classes builds on
+        *_, last = retrain(
+            workspace, stack, RetrainSettings(start=str(workspace.rounds.checkpoint(2)), steps=2, device="cpu")
+        )
+        assert last["round"]["base"] == ""
+        assert last["round"]["settings"]["recipe"]["distillation"] > 0
 
-    workspace, stack, _ = annotated
-    spec, model = load_model(tiny_network)
-    other = ClassTable(tuple(SegmentationClass(k, n, "#000000") for k, n in enumerate("abc", start=1)))
-    path = save_checkpoint(tmp_path / "abc.safetensors", model.state_dict(), replace(spec, classes=other))
-    with pytest.raises(DrososegError, match=r"other classes \(a, b, c\)"):
-        list(retrain(workspace, stack, RetrainSettings(start=str(path))))
+
+def test_a_network_that_is_gone_is_not_needed_for_own_classes(
+    annotated: Annotated, taught: Path, tmp_path: Path
+) -> None:
+    _, stack, truth = annotated
+    network = tmp_path / "passing.safetensors"
+    network.write_bytes(taught.read_bytes())
+    with create_workspace(tmp_path / "mine", stack, table("a", "b", "c")) as workspace:
+        workspace.annotation.write(0, slice(0, 3), slice(0, 96), truth[0][:3])
+        list(retrain(workspace, stack, RetrainSettings(start=str(network), steps=2, device="cpu")))
+        network.unlink()
+        *_, last = retrain(workspace, stack, RetrainSettings(steps=2, device="cpu"))
+        assert last["round"]["number"] == 2
 
 
 def test_stopping_and_closing_keep_the_best_so_far(annotated: Annotated, settings: RetrainSettings) -> None:
@@ -173,7 +215,8 @@ def test_from_scratch(annotated: Annotated) -> None:
     assert last["round"]["parent"].startswith("own-round-1 ")
     assert last["round"]["before"]
     recipe = last["round"]["settings"]["recipe"]
-    assert (recipe["distillation"], recipe["encoder_rate"], recipe["freeze_norms"]) == (0.0, 1.0, False)
+    assert (recipe["encoder_rate"], recipe["freeze_norms"]) == (1.0, False)
+    assert last["round"]["base"] == "scratch"
 
     network = workspace.rounds.checkpoint(2)  # chosen by name, as on another image: it is built on
     *_, last = retrain(workspace, stack, RetrainSettings(start=str(network), steps=2, device="cpu"))

@@ -150,6 +150,8 @@ class RetrainWidget(RoundActions):
         self.show_annotation()
         self.show_rounds()
         self.show_efforts()
+        self.start_text.value = self.other_classes()
+        self.start_text.visible = bool(self.start_text.value)
         if annotation is not None:
             kept = annotation.folder
             self.folder_text.value = f"Kept in {kept.parent.name}/{kept.name}"

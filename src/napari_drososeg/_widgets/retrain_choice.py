@@ -275,11 +275,20 @@ class RetrainChoice(RetrainForm):
         target = self.target
         return target.network if target is not None and target.network else SCRATCH
 
+    @property
+    def base(self) -> str:
+        """What the classes of the next round are learnt upon; see `napari_drososeg.workspace.rounds.Round`."""
+        if self.start.value == IN_USE:
+            workspace = self.annotation.workspace if self.annotation is not None else None
+            rounds = workspace.rounds if workspace is not None else ()
+            return next((r.base for r in rounds if r.number == self.in_use), "")
+        return str(self.start.value) if self.start.value == SCRATCH or self.other_classes() else ""
+
     def show_efforts(self) -> None:
         """Say behind each effort how long it takes on this machine, where that is known."""
         names = {}
         for effort in EFFORTS:
-            seconds = expected_seconds(self.kind, effort, int(self.steps.value) or None)
+            seconds = expected_seconds(self.kind, self.base, effort, int(self.steps.value) or None)
             names[effort] = f"{effort}, about {duration(seconds)}" if seconds is not None else effort
         if list(names.values()) != [self.effort.native.itemText(i) for i in range(len(names))]:
             for i, text in enumerate(names.values()):
@@ -296,13 +305,18 @@ class RetrainChoice(RetrainForm):
             found["pixel_size"] = checks.pixel_size_problem(self.nm.value, known)
         if annotation is not None:
             found["labels"] = self._labels_problem(annotation, target)
-            names = annotation.classes.names
-            if card is not None and card.spec is not None and card.spec.classes.names != names:
-                found["start"] = (
-                    f"{card.title} knows other classes ({', '.join(card.spec.classes.names)}); start from scratch, "
-                    "or from another network."
-                )
         return {name: reason for name, reason in found.items() if reason}
+
+    def other_classes(self) -> str:
+        """Return what to know of a network to start from that has other classes; nothing of any other."""
+        annotation, card = self.annotation, self.start_card
+        known = card.spec.classes.names if card is not None and card.spec is not None else ()
+        if annotation is None or not known or known == annotation.classes.names:
+            return ""
+        return (
+            f"The network knows other classes ({', '.join(known)}): it keeps what it knows of images, and learns yours "
+            "from what you paint."
+        )
 
     def _labels_problem(self, annotation: ImageAnnotation, target: Target | None) -> str | None:
         if self.labels.value is None:

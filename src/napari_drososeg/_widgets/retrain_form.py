@@ -97,6 +97,7 @@ class RetrainForm(FieldForm):
             tooltip="The network that learns from what you paint. It stays as it is: each round is a new network. "
             "From scratch needs no network, but strokes of every class.",
         )
+        self.start_text = note(visible=False)
         self.nm = FloatSpinBox(
             name="nm",
             value=0,
@@ -119,6 +120,7 @@ class RetrainForm(FieldForm):
             self.begin,
             self.foreign,
             self.row("start", "Start", self.start),
+            self.start_text,
         )
         self._layout.addWidget(self.choice.native)
 

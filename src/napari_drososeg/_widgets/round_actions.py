@@ -112,6 +112,8 @@ class RoundActions(Reviewing):
             return
         try:
             card = card_of(workspace.rounds, number)
+            if card.spec is not None and card.spec.classes.names != workspace.classes.names:
+                raise DrososegError(f"{card.title} knows other classes: the labels stay as they are.")
             known = None if number == START else workspace.rounds.prediction(number, workspace.image.shape)
         except DrososegError as error:
             files.say_failure(error)

@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_drososeg._widgets import preferences
 from napari_drososeg._widgets.job import duration
-from napari_drososeg.workspace.recipes import EFFORTS, SCRATCH, SCRATCH_NAME, Effort, RetrainSettings
+from napari_drososeg.workspace.recipes import EFFORTS, SCRATCH, SCRATCH_NAME, Effort, RetrainSettings, steps_of
 
 SECTION = "retrain"
 """Of the remembered choices."""
@@ -84,9 +84,9 @@ class TrainingState:
 # ---- time
 
 
-def work_of(effort: Effort, steps: int | None, scratch: bool) -> int:
+def work_of(effort: Effort, steps: int | None, base: str) -> int:
     """Pixels that a round trains on, over all its updates."""
-    return (steps or (effort.scratch_steps if scratch else effort.steps)) * effort.batch * effort.patch**2
+    return (steps or steps_of(effort, base)) * effort.batch * effort.patch**2
 
 
 def kind_of(network: str) -> str:
@@ -99,17 +99,29 @@ def remember_speed(network: str, settings: RetrainSettings, state: TrainingState
     """Keep how long a round took, from the press to the end (`wall`, seconds), for the next estimate."""
     if state.step < 5 or state.round is None:
         return
-    done = work_of(EFFORTS[settings.effort], settings.steps, kind_of(network) == SCRATCH) * state.step / state.steps
+    done = work_of(EFFORTS[settings.effort], settings.steps, state.round["base"]) * state.step / state.steps
     speeds = dict(preferences.load(SECTION).get("speeds") or {})
     speeds[kind_of(network)] = {"per_pixel": state.seconds / done, "fixed": max(0.0, wall - state.seconds)}
     preferences.update(SECTION, {"speeds": speeds})
 
 
-def expected_seconds(network: str, effort: str, steps: int | None) -> float | None:
-    """How long a round will take on this machine; None where none was trained from this network yet."""
+def expected_seconds(network: str, base: str, effort: str, steps: int | None) -> float | None:
+    """How long a round will take on this machine; None where none was trained from this network yet.
+
+    Parameters
+    ----------
+    network : str
+        What it starts from.
+    base : str
+        What its classes are learnt upon; see `napari_drososeg.workspace.rounds.Round`.
+    effort : str
+        How long it trains.
+    steps : int or None
+        Instead of the effort's.
+    """
     try:
         speed = preferences.load(SECTION)["speeds"][kind_of(network)]
-        pixels = work_of(EFFORTS[effort], steps, kind_of(network) == SCRATCH)
+        pixels = work_of(EFFORTS[effort], steps, base)
         return float(speed["fixed"]) + float(speed["per_pixel"]) * pixels
     except (KeyError, TypeError, ValueError):
         return None

@@ -47,6 +47,14 @@ def fine_tune(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the network goes (.safetensors).")
     ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Classes of LABELS, a JSON list with value, name and color, where they are not those of the network: "
+            "it keeps what it knows of images, and learns these. [default: those written in LABELS, or else of the "
+            "network]"
+        ),
+    ] = None,
     image: Annotated[Path | None, typer.Option(help="With --workspace: where the image is now, if it moved.")] = None,
     sections: Annotated[
         str | None, typer.Option(help="Sections of IMAGES that LABELS are of, e.g. 3,5, where LABELS has fewer.")
@@ -79,7 +87,7 @@ def fine_tune(
     stops, and keeps the best so far. The result inherits the licence of the network it starts from.
     """
     check_choice("--effort", effort, ("quick", "balanced", "thorough"))
-    check_arguments(images, labels, workspace, output, overwrite=overwrite)
+    check_arguments(images, labels, workspace, output, classes, overwrite=overwrite)
     from napari_drososeg.workspace import open_workspace
     from napari_drososeg.workspace.recipes import RetrainSettings
 
@@ -105,7 +113,9 @@ def fine_tune(
             assert images is not None
             assert labels is not None
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            used, picture = temporary_workspace(folder / "workspace", images, labels, start, sections, validate)
+            used, picture = temporary_workspace(
+                folder / "workspace", images, labels, start, sections, validate, table=classes
+            )
             stack.callback(used.close)
         finished = run(used, picture, settings, json=json, quiet=quiet)
         if output is not None:
@@ -115,7 +125,13 @@ def fine_tune(
 
 
 def check_arguments(
-    images: Path | None, labels: Path | None, workspace: Path | None, output: Path | None, *, overwrite: bool
+    images: Path | None,
+    labels: Path | None,
+    workspace: Path | None,
+    output: Path | None,
+    classes: Path | None,
+    *,
+    overwrite: bool,
 ) -> None:
     """Refuse, before anything heavy is imported, what cannot be meant.
 
@@ -128,6 +144,8 @@ def check_arguments(
         raise DrososegError("Give --workspace DIR, or IMAGES LABELS -o NETWORK.safetensors.")
     if workspace is not None and images is not None:
         raise DrososegError("Give either --workspace or IMAGES and LABELS; with --workspace use --image.")
+    if workspace is not None and classes is not None:
+        raise DrososegError("A workspace has its classes: leave out --classes.")
     if output is not None:
         if output.suffix != ".safetensors":
             raise DrososegError(f"A network is written as .safetensors, not as '{output.name}'.")
@@ -136,7 +154,14 @@ def check_arguments(
 
 
 def temporary_workspace(
-    folder: Path, images: Path, labels: Path, start: str | None, sections: str | None, validate: str | None
+    folder: Path,
+    images: Path,
+    labels: Path,
+    start: str | None,
+    sections: str | None,
+    validate: str | None,
+    *,
+    table: Path | None,
 ) -> tuple[Workspace, Stack]:
     """Make a workspace of a stack and its labels.
 
@@ -145,6 +170,7 @@ def temporary_workspace(
     DrososegError
         If they do not fit together.
     """
+    from napari_drososeg.cli.train_inputs import read_classes
     from napari_drososeg.io import read_labels, read_stack
     from napari_drososeg.workspace import create_workspace
 
@@ -160,7 +186,7 @@ def temporary_workspace(
         raise DrososegError(f"There is no section {wrong[0]} in IMAGES, which has {picture.n_sections}.")
     if wrong := sorted(held_out - set(chosen)):
         raise DrososegError(f"Section {wrong[0]}, kept for validation, is not in LABELS.")
-    classes = class_table(start, known.classes)
+    classes = read_classes(table) if table else class_table(start, known.classes)
     made = create_workspace(folder, picture, classes)
     try:
         for number, z in enumerate(chosen):
@@ -168,7 +194,8 @@ def temporary_workspace(
             plain = values.astype("uint8")
             if values.max(initial=0) > len(classes) or values.min(initial=0) < 0:
                 raise DrososegError(
-                    f"Section {number} of LABELS holds the value {values.max()}, but there are {len(classes)} classes."
+                    f"Section {number} of LABELS holds the value {values.max()}, but there are {len(classes)} classes: "
+                    "name those of LABELS with --classes."
                 )
             if z in held_out:
                 made.regions.add(z, shown=partial(_part, plain), locked=True)
@@ -185,13 +212,13 @@ def _part(labels: NDArray[np.uint8], _z: int, ys: slice, xs: slice) -> NDArray[n
 
 
 def class_table(start: str | None, written: ClassTable | None) -> ClassTable:
-    """Return the classes of the network to start from; from scratch those written in the labels, or the usual ones."""
+    """Return the classes written in the labels, or else those of the network to start from."""
     from napari_drososeg.checkpoint import load_spec
     from napari_drososeg.classes import DROSOPHILA_CLASSES
     from napari_drososeg.workspace.recipes import SCRATCH
     from napari_drososeg.zoo import DEFAULT_NETWORK, find_network
 
-    if start == SCRATCH:
+    if written or start == SCRATCH:
         return written or DROSOPHILA_CLASSES
     return load_spec(find_network(start or DEFAULT_NETWORK)).classes
 

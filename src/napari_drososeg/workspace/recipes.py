@@ -23,6 +23,10 @@ class Effort:
         Peak of the schedule, from a trained network.
     scratch_steps : int
         Number of updates from random weights.
+    scratch_width : float
+        Width of such a network. In few steps a small one learns more: it makes more of them in the same time.
+    new_classes_steps : int
+        Number of updates from a network of other classes.
     """
 
     steps: int
@@ -30,36 +34,34 @@ class Effort:
     patch: int
     learning_rate: float
     scratch_steps: int
+    scratch_width: float
+    new_classes_steps: int
 
 
 EFFORTS: dict[str, Effort] = {
-    "quick": Effort(steps=24, batch=4, patch=128, learning_rate=3e-4, scratch_steps=200),
-    "balanced": Effort(steps=80, batch=6, patch=160, learning_rate=5e-4, scratch_steps=500),
-    "thorough": Effort(steps=300, batch=8, patch=192, learning_rate=5e-4, scratch_steps=1500),
+    "quick": Effort(24, 4, 128, learning_rate=3e-4, scratch_steps=160, scratch_width=0.125, new_classes_steps=100),
+    "balanced": Effort(80, 6, 160, learning_rate=5e-4, scratch_steps=500, scratch_width=0.25, new_classes_steps=200),
+    "thorough": Effort(300, 8, 192, learning_rate=5e-4, scratch_steps=1500, scratch_width=0.25, new_classes_steps=600),
 }
+
+
+def steps_of(effort: Effort, base: str) -> int:
+    """Return the number of updates of a round whose classes are learnt upon `base`; see `rounds.Round`."""
+    if base == SCRATCH:
+        return effort.scratch_steps
+    return effort.new_classes_steps if base else effort.steps
+
 
 SCRATCH_NAME = "own"
 """Of networks that rounds from scratch make."""
 
-SCRATCH_RATE = 3e-3
-"""Peak learning rate from random weights."""
-
 SCRATCH_ARCHITECTURE = "unet"
-SCRATCH_ARGUMENTS = {"width": 0.25, "decoder_width": 0.25}
-"""Small: what a few strokes can teach does not fill more, and each step takes a quarter of the time."""
-
 SCRATCH_PIXEL_SIZE = 4.6
 """Of an image of unknown pixel size, nm; any number would do, as the image is never resampled then."""
 
 VALIDATIONS = 4
 """How often the locked regions are scored during a round."""
 
-ENCODER_RATE = 0.1
-"""Of a trained network: its encoder is general knowledge, which a few strokes must not overwrite."""
-
-DISTILLATION = 10.0
-"""Weight of staying with the network's own prediction where nothing is annotated. Strokes are drawn where it is wrong,
-so they say too little of where it is right: with a weight of 1, six strokes cost 0.03 mIoU on other sections."""
 
 BLEND = 0.7
 """Share of the trained weights in what is kept where annotation is sparse, the others being those from before. Between
@@ -68,9 +70,6 @@ CVPR 2022, arXiv 2109.01903."""
 
 SPARSE = 0.1
 """Share of annotated pixels around annotation below which it is called sparse."""
-
-CLASS_PATCHES = 0.75
-"""Share of patches drawn on strokes of a class that is drawn evenly; the others are anywhere near annotation."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ event          further keys
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -26,25 +26,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from napari_drososeg.checkpoint import NetworkSpec, save_checkpoint
-from napari_drososeg.data.augmentation import Augmentation
 from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import PredictConfig, Predictor
 from napari_drososeg.inference.engine import decide
 from napari_drososeg.io import Stack
-from napari_drososeg.losses import LossConfig
-from napari_drososeg.training import TrainConfig, TrainEvent, Training
+from napari_drososeg.training import TrainEvent, Training
 from napari_drososeg.training.network import fabric as make_fabric
 from napari_drososeg.training.sharing import describe
-from napari_drososeg.workspace import adaptation, recipes, scoring, window_inference
+from napari_drososeg.workspace import adaptation, forest, recipes, scoring, window_inference
 from napari_drososeg.workspace.folder import Workspace
+from napari_drososeg.workspace.learning import train_config
 from napari_drososeg.workspace.locking import FolderLock
 from napari_drososeg.workspace.material import Window, read_windows
-from napari_drososeg.workspace.recipes import EFFORTS, SCRATCH, RetrainSettings
+from napari_drososeg.workspace.recipes import SCRATCH, RetrainSettings
 from napari_drososeg.workspace.rounds import Round
-from napari_drososeg.workspace.starting import find_start
+from napari_drososeg.workspace.starting import find_start, with_classes
 
 Event = dict[str, Any]
 
@@ -102,11 +102,9 @@ class _Retraining:
         self.pixel_size = settings.pixel_size or workspace.pixel_size or stack.pixel_size
         if stack.pixel_size is None and self.pixel_size is not None:
             self.adapted["pixel_size"] = self.pixel_size  # what was said, or found out by an earlier round, stays known
-        self.spec, self.model, self.parent = find_start(workspace, settings, self.pixel_size)
-        self.from_scratch = self.parent == SCRATCH
-        # what a round from scratch knows is the annotation, which is still here; elsewhere it is a network to build on
-        of_here = settings.start is None and self.spec.name.startswith(f"{recipes.SCRATCH_NAME}-round-")
-        self.unschooled = self.from_scratch or of_here
+        self.start = find_start(workspace, settings, self.pixel_size)
+        self.spec, self.model = self.start.spec, self.start.model
+        self.from_scratch = self.start.base == SCRATCH
         self.windows: list[Window] = []
         self.before: scoring.NetworkScores | None = None
         self.old_labels: list[NDArray[np.uint8]] | None = None
@@ -117,8 +115,7 @@ class _Retraining:
         self._read()
         yield from self._told()
         yield {"event": "phase", "phase": "adapting"}
-        if not self.from_scratch:
-            self._adapt()
+        self._adapt()
         yield from self._told()
         training = self._training()
         yield {"event": "phase", "phase": "training"}
@@ -159,16 +156,23 @@ class _Retraining:
         if not any(w.labels.any() for w in self.windows):
             raise DrososegError("Nothing is annotated that may train: paint some corrections, or review a region.")
         self.counts = self.workspace.trained_pixels()  # now: painting goes on while this trains
-        self.train_config = self._train_config()
+        smallest = min(min(w.image.shape) for w in self.windows)
+        self.train_config = train_config(self.settings, self.spec, self.start.base, smallest, self.number)
         self.fabric = make_fabric(self.train_config)
-        self.model = self.model.to(self.fabric.device, memory_format=torch.channels_last)
+        self.model = self._placed(self.model)
 
     def _adapt(self) -> None:
         """Score the network as it is, then fit it to the image; see `napari_drososeg.workspace.adaptation`."""
         autocast, n_classes = self.fabric.autocast, len(self.spec.classes)
-        self.old_labels = [decide(self._probabilities(w)) for w in self.windows]
-        self.before = scoring.score(self.windows, self.old_labels, n_classes)
-        if self.unschooled:  # made for this image
+        if not self.start.blank:
+            self.old_labels = [decide(self._probabilities(w)) for w in self.windows]
+            self.before = scoring.score(self.windows, self.old_labels, n_classes)
+        if self.from_scratch:
+            return
+        if self.start.origin is not None:
+            spec, model = self.start.origin
+            self._reestimate_norms(self._placed(model))
+            self.model = self._placed(with_classes(spec, model, self.spec.classes))
             return
         parts = adaptation.crops([w.image for w in self.windows], [w.labels for w in self.windows])
         if adaptation.find_sign(self.model, parts, autocast, n_classes):
@@ -182,59 +186,48 @@ class _Retraining:
             )
             self._read()
             self.old_labels = None  # of other pixels
-        self._reestimate_norms()
+        self._reestimate_norms(self.model)
 
-    def _reestimate_norms(self) -> None:
+    def _placed(self, model: nn.Module) -> nn.Module:
+        return model.to(self.fabric.device, memory_format=torch.channels_last)
+
+    def _reestimate_norms(self, model: nn.Module) -> None:
         seen = (part for w in self.windows for part in window_inference.parts(w.image, self.spec))
-        adaptation.reestimate_norms(self.model, seen, self.fabric.autocast)
+        adaptation.reestimate_norms(model, seen, self.fabric.autocast)
 
     def _probabilities(self, window: Window) -> NDArray[np.float32]:
         return window_inference.probabilities(self.model, window.image, self.spec, self.fabric.autocast)
 
-    def _train_config(self) -> TrainConfig:
-        s, effort = self.settings, EFFORTS[self.settings.effort]
-        smallest = min(min(w.image.shape) for w in self.windows)
-        rate = recipes.SCRATCH_RATE if self.unschooled else effort.learning_rate
-        batch, patch = effort.batch, effort.patch
-        if self.spec.tile > patch:  # only itself on such patches, of which fewer make as much work
-            batch, patch = max(1, round(batch * (patch / self.spec.tile) ** 2)), self.spec.tile
-        return TrainConfig(
-            architecture=self.spec.architecture,
-            arguments={k: v for k, v in self.spec.arguments.items() if k != "encoder_weights"},
-            n_classes=len(self.spec.classes),
-            steps=s.steps or (effort.scratch_steps if self.unschooled else effort.steps),
-            batch=batch,
-            patch=min(patch, max(1, smallest // 16 * 16)),
-            learning_rate=s.learning_rate or rate,
-            augmentation=Augmentation.preset(s.augmentation),
-            seed=s.seed + self.number,
-            accelerator=s.device if s.device in ("auto", "cpu", "mps") else "cuda",
-            loss=LossConfig.parse(s.loss),
-            encoder_rate=1.0 if self.unschooled else recipes.ENCODER_RATE,
-            freeze_norms=not self.unschooled,
-            distillation=0.0 if self.unschooled else recipes.DISTILLATION,
-            class_patches=recipes.CLASS_PATCHES,
-        )
-
     def _training(self) -> Training:
         sections, validation = [], []
-        for w in self.windows:
+        for w, teacher in zip(self.windows, self._teachers(), strict=True):
             name = f"section {w.section}"
             if w.labels.any():
-                teacher = None if self.unschooled else self._probabilities(w).astype(np.float16)
                 sections.append(AnnotatedSection(w.image, w.labels, teacher, name))
             if w.validation.any():
                 validation.append(AnnotatedSection(w.image, w.validation, None, name))
-        start = None if self.unschooled else {k: v.cpu() for k, v in self.model.state_dict().items()}
+        start = None if self.from_scratch else {k: v.cpu() for k, v in self.model.state_dict().items()}
         return Training(sections, self.train_config, validation=validation, start=start)
+
+    def _teachers(self) -> Sequence[NDArray[np.float16] | None]:
+        """Return for each window what the network is held to where nothing is annotated."""
+        if self.start.base:
+            further = self._said_by_origin if self.start.origin is not None else None
+            return forest.teach(self.windows, len(self.spec.classes), self.train_config.seed, further)
+        return [self._probabilities(w).astype(np.float16) if w.labels.any() else None for w in self.windows]
+
+    def _said_by_origin(self, window: Window) -> NDArray[np.float32]:
+        assert self.start.origin is not None
+        spec, model = self.start.origin
+        return window_inference.probabilities(model, window.image, spec, self.fabric.autocast)
 
     def _keep(self, training: Training) -> Round:
         """Score what was learnt and write it down as a round; put it to use if it is better."""
         weights = training.weights()
-        if self.unschooled:
+        if self.start.base:
             self.model.load_state_dict(weights)
-            # It saw little patches around strokes; the statistics are to be those of the image.
-            self._reestimate_norms()
+            if self.from_scratch:  # it saw little patches around strokes; the statistics are to be those of the image
+                self._reestimate_norms(self.model)
         else:
             seen = [w.labels != 0 for w in self.windows if w.labels.any()]
             sparse = sum(s.sum() for s in seen) < recipes.SPARSE * sum(s.size for s in seen)
@@ -249,7 +242,7 @@ class _Retraining:
                 verdict += f" Away from what is painted {scores['drift']:.0%} of the pixels changed: have a look."
         finished = Round(
             number=self.number,
-            parent=self.parent,
+            parent=self.start.parent,
             settings=self.settings.to_dict() | {"recipe": training.config.recipe()},
             annotated_pixels=self.counts,
             sections=tuple(sorted({w.section for w in self.windows if w.labels.any()})),
@@ -261,6 +254,7 @@ class _Retraining:
             stopped=not training.finished,
             finished=datetime.now().astimezone().isoformat(timespec="seconds"),
             adapted=self.adapted,
+            base=self.start.base,
         )
         rounds = self.workspace.rounds
         save_checkpoint(rounds.checkpoint(self.number), self.model.state_dict(), self._spec(training, finished))
@@ -272,6 +266,8 @@ class _Retraining:
     def _spec(self, training: Training, finished: Round) -> NetworkSpec:
         name = self.spec.name.partition("-round-")[0]
         title = self.spec.title.partition(", round ")[0]
+        # trained anew, it has nothing of the round before, only of what both began with
+        origin = self.spec.training.get("parent") if self.start.base and not self.start.blank else self.spec.training
         made = {
             "data": f"annotation of '{self.workspace.image.name}'",
             "sections": ", ".join(map(str, finished.sections)),
@@ -282,9 +278,9 @@ class _Retraining:
             self.spec,
             name=f"{name}-round-{self.number}",
             title=f"{title}, round {self.number}",
-            training=made | ({} if self.from_scratch else {"parent": self.spec.training}),
+            training=made | ({"parent": origin} if origin else {}),
             metrics=finished.after,
-            parent=None if self.from_scratch else self.parent,
+            parent=None if self.start.parent == SCRATCH else self.start.parent,
         )
 
     def _predict(self, z: int, stop: Callable[[], bool]) -> bool:

@@ -53,6 +53,9 @@ class Round:
         When, ISO 8601.
     adapted : dict
         What was found out about the image: ``pixel_size`` in nm where it was unknown, ``inverted``.
+    base : str
+        What its classes were learnt upon, where the network it started from had not learnt them before:
+        ``"scratch"``, or name and SHA-256 of a network of other classes. The next round begins there again.
     """
 
     number: int
@@ -68,6 +71,7 @@ class Round:
     stopped: bool = False
     finished: str = ""
     adapted: dict[str, Any] = field(default_factory=dict)
+    base: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data."""
