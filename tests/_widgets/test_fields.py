@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
 
-from napari_drososeg._widgets.fields import FieldForm, button_line, column, foldaway, note
+from napari_drososeg._widgets.fields import FieldForm, button_line, column, foldaway, note, progress_bar, show_fraction
 from napari_drososeg._widgets.retrain_form import RetrainForm
 
 LONG = "ssTEM of the ventral nerve cord, second animal, aligned"
@@ -94,3 +94,12 @@ def test_steps_that_the_effort_decides_say_so(qtbot: Any) -> None:
     assert form.steps.native.text() == "of the effort"
     form.steps.value = 300
     assert form.steps.native.text() == "300"
+
+
+def test_a_bar_always_has_an_end(qtbot: Any) -> None:
+    """One without is animated, which has the whole window drawn thirty times a second while something else works."""
+    bar = progress_bar("How much is done.")
+    qtbot.addWidget(bar.native)
+    for fraction, value in ((0.256, 25), (None, 0), (1.0, 100)):
+        show_fraction(bar, fraction)
+        assert (bar.native.minimum(), bar.native.maximum(), bar.native.value()) == (0, 100, value)

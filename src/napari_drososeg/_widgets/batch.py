@@ -15,6 +15,7 @@ from napari_drososeg._widgets.batch_choice import REMEMBERED, BatchChoice
 from napari_drososeg._widgets.batch_outlook import FileRow
 from napari_drososeg._widgets.batch_record import RecordDialog
 from napari_drososeg._widgets.batch_running import BatchRunner
+from napari_drososeg._widgets.fields import show_fraction
 from napari_drososeg._widgets.job import duration
 from napari_drososeg._widgets.opening import show_result
 from napari_drososeg._widgets.sample_data import synthetic_folder
@@ -133,8 +134,7 @@ class BatchWidget(BatchChoice):
         runner = self.runner
         fraction, left = runner.fraction, runner.seconds_left
         self.progress.visible = runner.busy
-        self.progress.max = 0 if runner.busy and fraction is None else 100
-        self.progress.value = 0 if fraction is None else int(100 * fraction)
+        show_fraction(self.progress, fraction)
         text = runner.message
         if runner.state is State.RUNNING and fraction is not None:
             looking = "Looking for odd sections" if left is None else self.table.files.summary()

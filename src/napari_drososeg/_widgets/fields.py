@@ -197,6 +197,15 @@ def progress_bar(tooltip: str) -> ProgressBar:
     return bar
 
 
+def show_fraction(bar: ProgressBar, fraction: float | None) -> None:
+    """Show how much is done; an empty bar where that is not known.
+
+    Qt's bar without an end is a picture that moves: for each of them, thirty a second, the whole window is put together
+    anew, a quarter of a core where that is done in software, while a network is loaded or a training begins.
+    """
+    bar.value = 0 if fraction is None else int(100 * fraction)
+
+
 def foldaway(content: Container, tooltip: str) -> QCollapsible:
     """Hide the advanced part of a form, without margins so far, behind a button; closed at first."""
     content.margins = (6, 2, 0, 2)

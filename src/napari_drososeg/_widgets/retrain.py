@@ -13,6 +13,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_drososeg._widgets import files, grey_values, pixel_size
+from napari_drososeg._widgets.fields import show_fraction
 from napari_drososeg._widgets.job import duration
 from napari_drososeg._widgets.layers import Target, file_of
 from napari_drososeg._widgets.leaving import WindowWatch
@@ -206,8 +207,7 @@ class RetrainWidget(RoundActions):
         busy = training.busy or self.repainter.busy
         fraction = training.state.fraction if training.busy else runner.fraction
         self.progress.visible = busy
-        self.progress.max = 0 if busy and fraction is None else 100
-        self.progress.value = 0 if fraction is None else int(100 * fraction)
+        show_fraction(self.progress, fraction)
         if training.busy:
             stopping = "Stopping: " if training.stage is Stage.STOPPING else ""
             self.status.value = "\n".join((f"{stopping}{training.state.words}", *training.state.notices))

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QApplication, QWidget
 
 from napari_drososeg._widgets import files, pixel_size
 from napari_drososeg._widgets.choice import REMEMBERED, Choice
+from napari_drososeg._widgets.fields import show_fraction
 from napari_drososeg._widgets.form import SCOPES
 from napari_drososeg._widgets.job import Scope, command_line, duration
 from napari_drososeg._widgets.layers import (
@@ -177,9 +178,7 @@ class SegmentWidget(Choice):
         runner = self.runner
         self.progress.visible = runner.busy
         fraction, left = runner.fraction, runner.seconds_left
-        busy_without_number = runner.busy and fraction is None
-        self.progress.max = 0 if busy_without_number else 100
-        self.progress.value = 0 if fraction is None else int(100 * fraction)
+        show_fraction(self.progress, fraction)
         text = runner.message
         if runner.state is State.RUNNING and fraction is not None and left is not None:
             text = f"{100 * fraction:.0f} %, {duration(left)} left · {runner.message}"
