@@ -103,6 +103,7 @@ def retrain_picture(path: Path, network: str | None, theme: str) -> None:
     """
     import napari
     import numpy as np
+    from napari._qt.dialogs.qt_notification import NapariQtNotification
     from napari.layers import Layer
     from qtpy.QtCore import Qt
 
@@ -156,7 +157,9 @@ def retrain_picture(path: Path, network: str | None, theme: str) -> None:
         if widget.question.visible:
             widget.take_button.native.click()
         pump(lambda: not widget.repainter.busy)
-    wait(15)  # the notifications of long runs fade
+    for notification in window.findChildren(NapariQtNotification):  # of a long run; it hides the attribution
+        notification.close()
+    wait(1)
     path.parent.mkdir(parents=True, exist_ok=True)
     window.grab().save(str(path))
     print(f"{path}: {widget.status.value}")

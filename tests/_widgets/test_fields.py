@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
+from qtpy.QtWidgets import QLabel
 
 from napari_drososeg._widgets.fields import FieldForm, button_line, column, foldaway, note, progress_bar, show_fraction
+from napari_drososeg._widgets.legend import Legend
 from napari_drososeg._widgets.retrain_form import RetrainForm
+from napari_drososeg._widgets.reviewing import own_classes
+from napari_drososeg.classes import DROSOPHILA_CLASSES
 
 LONG = "ssTEM of the ventral nerve cord, second animal, aligned"
 
@@ -103,3 +107,14 @@ def test_a_bar_always_has_an_end(qtbot: Any) -> None:
     for fraction, value in ((0.256, 25), (None, 0), (1.0, 100)):
         show_fraction(bar, fraction)
         assert (bar.native.minimum(), bar.native.maximum(), bar.native.value()) == (0, 100, value)
+
+
+def test_the_legend_of_other_classes_leaves_nothing_of_the_one_before(qtbot: Any) -> None:
+    legend = Legend()
+    qtbot.addWidget(legend)
+    legend.set_classes(DROSOPHILA_CLASSES)
+    before = legend.findChildren(QLabel)
+    assert not any(label.isHidden() for label in before)
+    legend.set_classes(own_classes("nucleus, vesicle"))
+    assert all(label.isHidden() for label in before)
+    assert legend.texts() == ["–", "–"]

@@ -30,3 +30,9 @@ def test_a_class_can_only_vanish_where_it_was_found(
     said = decide(before, after, DROSOPHILA_CLASSES)
     assert said[0] is adopted
     assert said[1].startswith(verdict)
+
+
+def test_the_first_network_of_some_classes_is_put_to_use_with_what_it_lacks() -> None:
+    adopted, verdict = decide(None, found(90, 90, 1), DROSOPHILA_CLASSES, first=True)
+    assert adopted
+    assert verdict.startswith("It does not find mitochondria yet where that was painted: paint more of it")

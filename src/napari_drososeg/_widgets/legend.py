@@ -58,6 +58,7 @@ class Legend(QWidget):
         while self._grid.count():
             item = self._grid.takeAt(0)
             if item.widget() is not None:
+                item.widget().hide()  # it is drawn until the event loop comes round to deleting it
                 item.widget().deleteLater()
         self._shares = []
         for row, c in enumerate(classes):

@@ -43,7 +43,7 @@ from napari_drososeg.workspace.learning import train_config
 from napari_drososeg.workspace.locking import FolderLock
 from napari_drososeg.workspace.material import Window, read_windows
 from napari_drososeg.workspace.recipes import SCRATCH, RetrainSettings
-from napari_drososeg.workspace.rounds import Round
+from napari_drososeg.workspace.rounds import START, Round
 from napari_drososeg.workspace.starting import find_start, with_classes
 
 Event = dict[str, Any]
@@ -234,7 +234,8 @@ class _Retraining:
             adaptation.blend(self.model, weights, recipes.BLEND if sparse else 1.0)
         labels = [decide(self._probabilities(w)) for w in self.windows]
         after = scoring.score(self.windows, labels, len(self.spec.classes))
-        adopted, verdict = scoring.decide(self.before, after, self.spec.classes)
+        first = self.workspace.rounds.in_use == START
+        adopted, verdict = scoring.decide(self.before, after, self.spec.classes, first=first)
         scores = after.to_dict()
         if self.old_labels is not None:
             scores["drift"] = round(scoring.drift(self.windows, self.old_labels, labels), 4)

@@ -85,23 +85,27 @@ def drift(windows: Sequence[Window], before: Sequence[Labels], after: Sequence[L
     return changed / total if total else 0.0
 
 
-def decide(before: NetworkScores | None, after: NetworkScores, classes: ClassTable) -> tuple[bool, str]:
+def decide(
+    before: NetworkScores | None, after: NetworkScores, classes: ClassTable, *, first: bool = False
+) -> tuple[bool, str]:
     """Say whether a round is to be adopted without asking, and why.
 
     Parameters
     ----------
     before : NetworkScores or None
-        Of the network it started from; None from random weights.
+        Of the network it started from; None where that had not learnt these classes.
     after : NetworkScores
         Of the new one.
     classes : ClassTable
         For the names.
+    first : bool
+        Whether no other network of these classes is in use.
 
     Returns
     -------
     adopted : bool
         Not if it scores worse on the locked regions; without these, not if fewer of the annotated pixels are right,
-        or a class that was painted has vanished; from random weights, not if one is not found.
+        or a class that was painted has vanished; without scores before, not if one is not found, unless it is `first`.
     verdict : str
         One sentence.
     """
@@ -117,7 +121,9 @@ def decide(before: NetworkScores | None, after: NetworkScores, classes: ClassTab
     lost = [n for n, r in zip(classes.names, after.annotated.recall, strict=True) if r < NOT_FOUND]
     if before is None:
         if lost:
-            return False, f"It does not find {', '.join(lost)} where that was painted; {right}."
+            yet = " yet" if first else ""
+            way_out = ": paint more of it, or train with more effort" if first else ""
+            return first, f"It does not find {', '.join(lost)}{yet} where that was painted{way_out}; {right}."
         return True, f"{right}."
     # What was not found before has not vanished: a round that is better elsewhere is the way to it.
     gone = [n for n, r in zip(classes.names, before.annotated.recall, strict=True) if n in lost and r >= NOT_FOUND]
