@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.ensemble import RandomForestClassifier
 
 from napari_drososeg.inference.tiling import Grid
 from napari_drososeg.workspace import forest
@@ -80,3 +81,22 @@ def test_what_another_network_says_helps(halves: tuple[np.ndarray, np.ndarray]) 
     assert alone is not None
     assert found is not None
     assert (found.argmax(0) + 1 == truth).mean() > (alone.argmax(0) + 1 == truth).mean() + 0.05
+
+
+def test_of_very_many_annotated_pixels_each_tree_draws_some(
+    halves: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, truth = halves
+    drawn: list[int] = []
+    fit = RandomForestClassifier.fit
+
+    def count(self: RandomForestClassifier, x: np.ndarray, y: np.ndarray) -> RandomForestClassifier:
+        drawn.append(self.max_samples)
+        return fit(self, x, y)
+
+    monkeypatch.setattr(RandomForestClassifier, "fit", count)
+    monkeypatch.setattr(forest, "MOST_SAMPLES", 500)
+    (found,) = forest.teach([window(image, truth)], 3, seed=0)
+    assert found is not None
+    assert (found.argmax(0) + 1 == truth).mean() > 0.85
+    assert drawn == [500]

@@ -26,6 +26,10 @@ MOST_PIXELS = 4 << 20
 """Of windows that are taught, at about 120 bytes each while that is done. Further ones train by their strokes alone."""
 
 
+MOST_SAMPLES = 50_000
+"""Annotated pixels that each tree draws: hundreds of strokes. Of reviewed sections there are millions."""
+
+
 def teach(
     windows: Sequence[Window], n_classes: int, seed: int, further: Callable[[Window], NDArray[np.float32]] | None = None
 ) -> list[NDArray[np.float16] | None]:
@@ -68,7 +72,8 @@ def teach(
             samples.append(found[window.labels > 0])
         kept.append(found if keep else None)
     labels = np.concatenate([w.labels[w.labels > 0] for w in windows])
-    forest = RandomForestClassifier(TREES, max_depth=DEPTH, n_jobs=-1, random_state=seed)
+    n_samples = min(len(labels), MOST_SAMPLES)
+    forest = RandomForestClassifier(TREES, max_depth=DEPTH, max_samples=n_samples, n_jobs=-1, random_state=seed)
     forest.fit(np.concatenate(samples), labels)
     out: list[NDArray[np.float16] | None] = []
     classes = forest.classes_.astype(int) - 1
