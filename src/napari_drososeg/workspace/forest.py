@@ -55,12 +55,15 @@ def teach(
     Returns
     -------
     list of ndarray of float16, (C, h, w), or None
-        Probabilities, for each window; None where that would be too much.
+        Probabilities, for each window; None where that would be too much, or all is annotated.
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    taught = np.cumsum([w.image.size for w in windows]) <= MOST_PIXELS
-    taught[0] = True
+    sizes = np.array([0 if w.labels.all() else w.image.size for w in windows])
+    so_far = np.cumsum(sizes)
+    taught = (sizes > 0) & ((so_far <= MOST_PIXELS) | (so_far == sizes))  # the first in any case
+    if not taught.any():
+        return [None] * len(windows)
     kept: list[NDArray[np.float32] | None] = []
     samples: list[NDArray[np.float32]] = []
     for window, keep in zip(windows, taught, strict=True):
