@@ -100,6 +100,31 @@ def open_widget(make_napari_viewer: Any, qtbot: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture
+def open_retrain(make_napari_viewer: Any, qtbot: Any, zoo_with_tiny: Path) -> Callable[..., Any]:
+    """Give a viewer with the widget docked, on the tiny network."""
+    from napari_drososeg._widgets import preferences
+
+    preferences.save("segment", {"device": "cpu", "engine": "torch", "precision": "f32"})
+
+    def build(file: Path | None = None, *, data: Any = None, viewer: Any = None) -> Any:
+        from napari_drososeg._widgets.retrain import RetrainWidget
+
+        viewer = viewer if viewer is not None else make_napari_viewer(show=True)
+        if file is not None:
+            viewer.open(str(file), plugin="napari-drososeg")
+        elif data is not None:
+            viewer.add_image(data, name="em")
+        widget = RetrainWidget(viewer)
+        viewer.window.add_dock_widget(widget, name="Annotate and retrain", area="right").setMinimumWidth(320)
+        qtbot.waitUntil(widget.isVisible)
+        widget.start.value = "tiny"
+        widget.steps.value = 4
+        return widget
+
+    return build
+
+
+@pytest.fixture
 def finish(qtbot: Any) -> Callable[[Any], None]:
     """Wait until a widget's run has ended."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_drososeg._widgets import grey_values, pixel_size, preferences
+from napari_drososeg._widgets import grey_values, pixel_size
 from napari_drososeg._widgets.grey_values import GreyValues
 from napari_drososeg._widgets.overview import LOCKED, TRAINS
 from napari_drososeg._widgets.regions import RECTANGLE
@@ -41,29 +40,6 @@ def click(qtbot: Any, button: Any) -> None:
 def file(tmp_path: Path, stack: np.ndarray) -> Path:
     tifffile.imwrite(tmp_path / "em.tif", stack, photometric="minisblack")
     return tmp_path / "em.tif"
-
-
-@pytest.fixture
-def open_retrain(make_napari_viewer: Any, qtbot: Any, zoo_with_tiny: Path) -> Callable[..., Any]:
-    """Give a viewer with the widget docked, on the tiny network."""
-    preferences.save("segment", {"device": "cpu", "engine": "torch", "precision": "f32"})
-
-    def build(file: Path | None = None, *, data: Any = None, viewer: Any = None) -> Any:
-        from napari_drososeg._widgets.retrain import RetrainWidget
-
-        viewer = viewer if viewer is not None else make_napari_viewer(show=True)
-        if file is not None:
-            viewer.open(str(file), plugin="napari-drososeg")
-        elif data is not None:
-            viewer.add_image(data, name="em")
-        widget = RetrainWidget(viewer)
-        viewer.window.add_dock_widget(widget, name="Annotate and retrain", area="right").setMinimumWidth(320)
-        qtbot.waitUntil(widget.isVisible)
-        widget.start.value = "tiny"
-        widget.steps.value = 4
-        return widget
-
-    return build
 
 
 def begin(widget: Any, qtbot: Any) -> Labels:
@@ -451,7 +427,7 @@ def test_labels_that_were_segmented_inverted_are_retrained_so(open_retrain: Any,
     assert widget.settings().invert
 
 
-def test_labels_from_elsewhere_stay_chosen(open_retrain: Any, stack: np.ndarray) -> None:
+def test_labels_from_elsewhere_stay_chosen(open_retrain: Any, qtbot: Any, stack: np.ndarray) -> None:
     widget = open_retrain(data=stack)
     ours = widget.new_labels()
     foreign = widget.viewer.add_labels(np.ones(stack.shape, np.uint8), name="by hand")
@@ -462,6 +438,7 @@ def test_labels_from_elsewhere_stay_chosen(open_retrain: Any, stack: np.ndarray)
     assert widget.foreign.visible
     widget.take_labels_over(right=False)
     assert widget.target is not None
+    qtbot.waitUntil(lambda: not widget.taking.busy, timeout=5000)
 
 
 def test_what_came_of_another_image_names_it(open_retrain: Any, stack: np.ndarray) -> None:
@@ -595,6 +572,8 @@ def test_labels_from_elsewhere_and_own_classes(open_retrain: Any, qtbot: Any, fi
     assert widget.foreign.visible
     assert "Take these labels over" in widget.problem.value
     click(qtbot, widget.right_button)
+    assert "being taken over" in widget.problems()["labels"]
+    qtbot.waitUntil(lambda: not widget.taking.busy, timeout=20_000)
     assert notification_manager.records[-1].message.startswith("800 pixels have a label that is no class (1 cyto")
     target = widget.target
     qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=20_000)
@@ -604,6 +583,7 @@ def test_labels_from_elsewhere_and_own_classes(open_retrain: Any, qtbot: Any, fi
     assert widget.annotation.overview.trains[1:4].tolist() == [1, 100, 0]
     widget.labels.value = foreign
     click(qtbot, widget.wrong_button)
+    qtbot.waitUntil(lambda: not widget.taking.busy, timeout=20_000)
     assert widget.target is not target
     widget.annotation.flush()
     assert widget.annotation.overview.trains[1:4].tolist() == [1, 100, 0]  # a prediction is no annotation

@@ -106,6 +106,7 @@ class RetrainWidget(RoundActions):
             self.finder.forget()
             self.drawer.cancel()
             self.repainter.runner.forget_message()
+            self.taking.forget_message()
         super()._image_changed()
 
     def _start_picked(self) -> None:
@@ -147,7 +148,7 @@ class RetrainWidget(RoundActions):
         self.show_reading()
         self.new_button.enabled = annotation is not None
         self.begin.visible = annotation is not None and self.labels.value is None
-        self.foreign.visible = foreign
+        self.foreign.visible, self.foreign.enabled = foreign, not self.taking.busy
         self.show_annotation()
         self.show_rounds()
         self.show_efforts()
@@ -203,21 +204,24 @@ class RetrainWidget(RoundActions):
             )
 
     def _show_progress(self) -> None:
-        training, runner = self.training, self.repainter.runner
-        busy = training.busy or self.repainter.busy
-        fraction = training.state.fraction if training.busy else runner.fraction
+        training, runner, taking = self.training, self.repainter.runner, self.taking
+        busy = training.busy or self.repainter.busy or taking.busy
+        shown = training.state if training.busy else taking if taking.busy else runner
         self.progress.visible = busy
-        show_fraction(self.progress, fraction)
+        show_fraction(self.progress, shown.fraction)
         if training.busy:
             stopping = "Stopping: " if training.stage is Stage.STOPPING else ""
             self.status.value = "\n".join((f"{stopping}{training.state.words}", *training.state.notices))
+        elif taking.busy:
+            self.status.value = taking.message
         elif self.repainter.busy:
             left = runner.seconds_left
             rest = f", {duration(left)} left" if left is not None else ""
             self.status.value = f"{self.outcome}\nPredicting{rest} …".strip()
         else:
             failed = runner.message if runner.message.startswith("Failed") else ""
-            self.status.value = "\n".join(line for line in (self.outcome, failed) if line)
+            ended = taking.message if not taking.message.startswith("Done") else ""
+            self.status.value = "\n".join(line for line in (self.outcome, failed, ended) if line)
         self.status.visible = bool(self.status.value)
 
     # ---------------------------------------------------------------- what the buttons do

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QLineEdit, QMenu, QWidget
 
 from napari_drososeg._widgets import files
@@ -15,7 +14,7 @@ from napari_drososeg._widgets.annotating import ImageAnnotation
 from napari_drososeg._widgets.layers import Target
 from napari_drososeg._widgets.regions import LASSO, RECTANGLE, Polygon, RegionDrawer
 from napari_drososeg._widgets.retrain_choice import RetrainChoice
-from napari_drososeg._widgets.store import pieces
+from napari_drososeg._widgets.taking_over import TakingOver
 from napari_drososeg._widgets.workspace_folder import FOLDER_KEY
 from napari_drososeg.classes import ClassTable, SegmentationClass
 from napari_drososeg.errors import DrososegError
@@ -35,6 +34,7 @@ class Reviewing(RetrainChoice):
     def __init__(self, viewer: napari.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(viewer, parent)
         self.drawer = RegionDrawer(viewer, self)
+        self.taking = TakingOver(viewer, self)
 
     def connect_reviewing(self) -> None:
         """Connect the controls."""
@@ -43,6 +43,7 @@ class Reviewing(RetrainChoice):
         self.empty_button.clicked.connect(lambda: self.new_labels())
         self.right_button.clicked.connect(lambda: self.take_labels_over(right=True))
         self.wrong_button.clicked.connect(lambda: self.take_labels_over(right=False))
+        self.taking.changed.connect(self._look_later)
         self.folder_button.clicked.connect(self._ask_folder)
         self.reviewed.changed.connect(self._reviewed_clicked)
         self.strip.chosen.connect(self.go_to)
@@ -127,7 +128,7 @@ class Reviewing(RetrainChoice):
                 files.say_failure(error)
 
     def take_labels_over(self, *, right: bool) -> Target | None:
-        """Copy the chosen labels layer, which is not ours, into one of ours.
+        """Begin to copy the chosen labels layer, which is not ours, into one of ours, and choose that.
 
         Parameters
         ----------
@@ -135,31 +136,23 @@ class Reviewing(RetrainChoice):
             Whether its labels count as annotated; else they are a prediction to be corrected.
         """
         annotation, layer = self.annotation, self.labels.value
-        if annotation is None or layer is None:
+        if annotation is None or layer is None or self.taking.busy:
             return None
         classes = classes_of(layer) or annotation.classes
         if annotation.workspace is None:
             annotation.use_classes(classes)
         target = self.targets.add(annotation.image, "", "annotation" if right else layer.name, classes)
-        store, n, left_out = target.store, annotation.stack.n_sections, 0
-        for z in range(n):
-            for part in pieces((slice(0, store.shape[-2]), slice(0, store.shape[-1]))):
-                at = store.index(z, *part)
-                values = np.asarray(layer.data[at])
-                known = np.where((values > 0) & (values <= len(classes)), values, 0).astype(np.uint8)
-                left_out += int(np.count_nonzero(values)) - int(np.count_nonzero(known))
-                if right and known.any():
-                    store.labels[at] = known  # differs from what the program wrote, so it is the user's
-                    annotation.look_at(target, z, part)
-                elif known.any():
-                    target.write(z, part, known)
-        layer.visible = False
-        target.layer.refresh()
+        alive = lambda: self.annotations.get(annotation.image) is annotation  # noqa: E731
+        self.taking.start(layer, annotation, target, right=right, alive=alive)
         self._choose(target)
-        if left_out:
-            named = ", ".join(f"{c.value} {c.name}" for c in classes)
-            show_info(f"{left_out:,} pixels have a label that is no class ({named}): they were left out.")
         return target
+
+    def problems(self) -> dict[str, str]:
+        """See `RetrainChoice.problems`."""
+        found = super().problems()
+        if self.taking.busy:
+            found["labels"] = "Labels are being taken over; the activity dock at the bottom can cancel that."
+        return found
 
     # ---------------------------------------------------------------- reviewed regions
 

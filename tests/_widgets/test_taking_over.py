@@ -1,0 +1,77 @@
+"""Tests of taking over a labels layer that is not ours."""
+
+import threading
+from typing import Any
+
+import numpy as np
+from napari.utils.notifications import notification_manager
+
+
+class Slow:
+    """Labels whose second section is read only once `gate` is open, as from a slow disk."""
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self.labels, self.shape, self.dtype, self.ndim = labels, labels.shape, labels.dtype, labels.ndim
+        self.gate, self.threads = threading.Event(), set[int]()
+
+    def __getitem__(self, at: Any) -> np.ndarray:
+        first = at[0] if isinstance(at, tuple) else at
+        if first == 1 and threading.current_thread() is not threading.main_thread():
+            assert self.gate.wait(20)
+        self.threads.add(threading.get_ident())
+        return self.labels[at]
+
+
+def begin(widget: Any, data: Any) -> Any:
+    """Take over labels by hand as to be corrected; returns their layer."""
+    foreign = widget.viewer.add_labels(np.zeros(data.shape, np.uint8), name="by hand")
+    widget.labels.value = foreign
+    foreign._data = data  # napari itself would read it all
+    widget.take_labels_over(right=False)
+    return foreign
+
+
+def test_the_viewer_goes_on_meanwhile_and_a_cancelled_one_keeps_what_is_there(
+    open_retrain: Any, qtbot: Any, stack: np.ndarray
+) -> None:
+    widget = open_retrain(data=stack)
+    slow = Slow(np.full(stack.shape, 2, np.uint8))
+    foreign = begin(widget, slow)
+    taking, target = widget.taking, widget.target
+    qtbot.waitUntil(lambda: bool((target.layer.data[0] == 2).all()), timeout=20_000)
+    assert taking.busy
+    assert threading.get_ident() not in slow.threads
+    assert not target.layer.data[1].any()
+    assert not widget.run_button.enabled
+    assert widget.take_labels_over(right=True) is None  # one at a time
+    taking.cancel()
+    slow.gate.set()
+    qtbot.waitUntil(lambda: not taking.busy, timeout=20_000)
+    assert taking.message == f"Cancelled: {100 // stack.shape[0]} % of by hand were taken over."
+    qtbot.waitUntil(lambda: taking.message in widget.status.value, timeout=5000)
+    assert foreign.visible
+
+
+def test_what_cannot_be_read_fails_once_and_says_so(open_retrain: Any, qtbot: Any, stack: np.ndarray) -> None:
+    class Broken(Slow):
+        def __getitem__(self, at: Any) -> np.ndarray:
+            raise OSError("the disk has gone")
+
+    widget = open_retrain(data=stack)
+    before = len(notification_manager.records)
+    begin(widget, Broken(np.zeros(stack.shape, np.uint8)))
+    qtbot.waitUntil(lambda: not widget.taking.busy, timeout=20_000)
+    assert widget.taking.message == "Failed: the disk has gone"
+    assert [r.message for r in notification_manager.records[before:]] == ["the disk has gone"]
+
+
+def test_it_stops_when_our_layer_is_removed(open_retrain: Any, qtbot: Any, stack: np.ndarray) -> None:
+    widget = open_retrain(data=stack)
+    slow = Slow(np.full(stack.shape, 2, np.uint8))
+    begin(widget, slow)
+    target = widget.target
+    qtbot.waitUntil(lambda: bool((target.layer.data[0] == 2).all()), timeout=20_000)
+    widget.viewer.layers.remove(target.layer)
+    slow.gate.set()
+    qtbot.waitUntil(lambda: not widget.taking.busy, timeout=20_000)
+    assert widget.taking.message.startswith("Stopped: ")
