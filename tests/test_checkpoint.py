@@ -102,6 +102,13 @@ def test_a_description_that_makes_no_sense_is_refused(changes: dict[str, object]
         NetworkSpec.from_json(json.dumps(plain | changes))
 
 
+@pytest.mark.parametrize("changes", [{"method": "min-max"}, {"scope": "tile"}])
+def test_a_normalisation_of_a_later_version_is_refused(changes: dict[str, str], tiny_network: Path) -> None:
+    plain = json.loads(load_spec(tiny_network).to_json())
+    with pytest.raises(DrososegError, match="does not know the normalisation.*update napari-drososeg"):
+        NetworkSpec.from_json(json.dumps(plain | {"normalisation": plain["normalisation"] | changes}))
+
+
 def test_a_description_of_too_large_a_number_is_refused() -> None:
     with pytest.raises(DrososegError, match="not valid"):
         NetworkSpec.from_json('{"version": ' + "9" * 5000 + "}")  # Python refuses to read such integers

@@ -179,6 +179,34 @@ def save_checkpoint(path: str | Path, state: dict[str, Tensor], spec: NetworkSpe
     return atomic.write_bytes(Path(path), save(tensors, metadata={HEADER_KEY: spec.to_json()}))
 
 
+def copy_checkpoint(source: str | Path, target: str | Path, spec: NetworkSpec) -> Path:
+    """Write a checkpoint with the same weights and another description, as `save_checkpoint` does; needs no torch.
+
+    Parameters
+    ----------
+    source : str or Path
+        A valid checkpoint.
+    target : str or Path
+        Ends in ``.safetensors``. An existing file is replaced only once the new one is safely on disk.
+    spec : NetworkSpec
+        Its description.
+
+    Returns
+    -------
+    Path
+        `target`.
+    """
+    from napari_drososeg.io import atomic
+
+    content = Path(source).read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = {**header["__metadata__"], HEADER_KEY: spec.to_json()}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the format wants its tensors aligned
+    return atomic.write_bytes(Path(target), struct.pack("<Q", len(text)) + text + content[8 + length :])
+
+
 def load_spec(path: str | Path) -> NetworkSpec:
     """Read the description of a network from its checkpoint, without its weights and without torch.
 

@@ -80,7 +80,7 @@ def test_a_task_that_kills_every_worker_is_given_up() -> None:
     with LocalWorkers(1) as workers:
         updates = list(workers.run([Deadly(), Deadly()]))
     assert [u.fault for u in updates if u.fault] == ["a worker ended with code 3"] * 4
-    assert [u.error for u in updates if u.error] == ["a worker ended with code 3, for the 3rd time: out of memory?"] * 2
+    assert [u.error for u in updates if u.error] == ["a worker ended with code 3, after 3 attempts: out of memory?"] * 2
 
 
 def test_a_worker_is_heard_whatever_its_pipe_is_called() -> None:

@@ -17,11 +17,11 @@ def found(*right: int) -> NetworkScores:
 @pytest.mark.parametrize(
     ("before", "after", "adopted", "verdict"),
     [
-        (found(60, 60, 60), found(90, 90, 1), False, "It no longer finds mitochondria where that was painted; 60%"),
-        (found(60, 60, 0), found(90, 90, 1), True, "60% of the annotated pixels are right, after 40%."),
-        (found(60, 60, 0), found(50, 50, 1), False, "Only 34%"),
-        (None, found(90, 90, 1), False, "It does not find mitochondria where that was painted; 60%"),
-        (None, found(90, 90, 90), True, "90% of the annotated pixels are right."),
+        (found(60, 60, 60), found(90, 90, 1), False, "It no longer finds mitochondria where that was painted; 60.3%"),
+        (found(60, 60, 0), found(90, 90, 1), True, "60.0% of the annotated pixels are right, after 40.0%."),
+        (found(60, 60, 0), found(50, 50, 1), False, "Only 33.7%"),
+        (None, found(90, 90, 1), False, "It does not find mitochondria where that was painted; 60.3%"),
+        (None, found(90, 90, 90), True, "90.0% of the annotated pixels are right."),
     ],
 )
 def test_a_class_can_only_vanish_where_it_was_found(

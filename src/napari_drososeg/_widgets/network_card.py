@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from napari_drososeg.models import ARCHITECTURES
 from napari_drososeg.zoo import DEFAULT_NETWORK
 
 if TYPE_CHECKING:
@@ -16,19 +17,10 @@ def choice_title(card: NetworkCard) -> str:
     return f"{card.title} (default)" if card.name == DEFAULT_NETWORK else card.title
 
 
-def _number(table: Mapping[str, Any], *names: str) -> float | None:
-    """First of the named values that is a number, looked for one level deep as well."""
-    for name in names:
-        for place in (table, *(v for v in table.values() if isinstance(v, Mapping))):
-            value = place.get(name)
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
-    return None
-
-
 def mean_iou(metrics: Mapping[str, Any]) -> float | None:
     """Mean IoU of a network's own record, 0 to 1, None where it has none."""
-    return _number(metrics, "mean_iou", "miou", "mIoU")
+    value = metrics.get("mean_iou")
+    return float(value) if isinstance(value, int | float) else None
 
 
 def short_name(text: str, length: int = 48) -> str:
@@ -44,7 +36,7 @@ def summary(card: NetworkCard, time: str | None = None) -> str:
     if spec is None:
         return f"downloaded when first used, {card.n_bytes / 1e6:.0f} MB"
     iou = mean_iou(spec.metrics)
-    data = str(spec.training.get("data") or spec.training.get("dataset") or "")
+    data = str(spec.training.get("data") or "")
     first = [f"{100 * iou:.0f} % mean IoU" if iou is not None else "not scored"]
     if data:
         first.append(f"trained on {short_name(data)}")
@@ -73,6 +65,8 @@ def details(card: NetworkCard) -> str:
         f"Where: {card.source}, {card.path or 'downloaded when first used'}",
         f"Halo: {spec.halo} px, receptive field {spec.receptive_field} px",
     ]
+    if (entry := ARCHITECTURES.get(spec.architecture)) is not None:
+        lines += [f"Image sizes: {entry.sizes}", f"Reference: {entry.reference}"]
     if spec.parent:
         lines.append(f"Fine-tuned from: {spec.parent}")
     lines += [f"Score, {name}: {_value(value)}" for name, value in _flat(spec.metrics)]

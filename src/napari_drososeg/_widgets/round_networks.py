@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_drososeg.checkpoint import HEADER_KEY, load_spec
+from napari_drososeg.checkpoint import copy_checkpoint, load_spec
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.io import atomic
 from napari_drososeg.workspace import START
 from napari_drososeg.workspace.recipes import SCRATCH
 from napari_drososeg.zoo import find_card, list_networks, user_folder
@@ -64,10 +61,4 @@ def save_as_network(checkpoint: Path, title: str) -> Path:
     if target.exists() or any(card.name == name for card in list_networks()):
         raise DrososegError(f"There is a network named '{name}' already: choose another name.")
     spec = replace(load_spec(checkpoint), name=name, title=title.strip())
-    content = checkpoint.read_bytes()
-    (length,) = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = {**header["__metadata__"], HEADER_KEY: spec.to_json()}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)  # the format wants its tensors aligned
-    return atomic.write_bytes(target, struct.pack("<Q", len(text)) + text + content[8 + length :])
+    return copy_checkpoint(checkpoint, target, spec)

@@ -140,11 +140,6 @@ class LocalWorkers(Executor):
         """See `Executor.elsewhere`."""
         return True
 
-    @property
-    def process_ids(self) -> list[int]:
-        """Of the workers that there are now."""
-        return [w.process.pid for w in self._workers if w.process.pid is not None]
-
     def run(self, tasks: Iterable[Task]) -> Generator[Update]:
         """See `Executor.run`."""
         waiting = iter(tasks)
@@ -168,7 +163,7 @@ class LocalWorkers(Executor):
                     if update.fault is not None:
                         deaths[id(task)] = deaths.get(id(task), 0) + 1
                         if deaths[id(task)] >= ATTEMPTS:
-                            update = Update(task, error=f"{update.fault}, for the {ATTEMPTS}rd time: out of memory?")
+                            update = Update(task, error=f"{update.fault}, after {ATTEMPTS} attempts: out of memory?")
                         else:
                             again.append(task)
                     if update.final:

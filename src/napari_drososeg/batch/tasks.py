@@ -98,15 +98,10 @@ class Setup:
 
 
 class Loaded:
-    """A predictor, and what it had to say since it was last asked."""
+    """A predictor, and what it had to say since it was last asked: it appends that to `notices`."""
 
-    def __init__(self, predictor: Predictor) -> None:
-        self.predictor = predictor
-        self._notices: list[str] = []
-
-    def notify(self, text: str) -> None:
-        """Keep a notice."""
-        self._notices.append(text)
+    def __init__(self, predictor: Predictor, notices: list[str]) -> None:
+        self.predictor, self._notices = predictor, notices
 
     def notices(self) -> tuple[str, ...]:
         """Return what was kept, and forget it."""
@@ -141,8 +136,8 @@ def load(setup: Setup) -> Loaded:
                 raise DrososegError(f"The network '{setup.network}' is another one for the worker {platform.node()}.")
             _loaded.clear()
             notices: list[str] = []
-            loaded = Loaded(Predictor(setup.network, setup.config, notify=notices.append, fixed=setup.fixed))
-            loaded._notices = notices
+            predictor = Predictor(setup.network, setup.config, notify=notices.append, fixed=setup.fixed)
+            loaded = Loaded(predictor, notices)
             if setup.calibration is not None:
                 source, seen = setup.calibration
                 if fingerprint(source) != seen:
@@ -154,11 +149,9 @@ def load(setup: Setup) -> Loaded:
 
 def keep(setup: Setup, predictor: Predictor, notices: list[str]) -> None:
     """Use a predictor that is loaded already, which tells `notices`, for the tasks done in this process."""
-    loaded = Loaded(predictor)
-    loaded._notices = notices
     with _loading:
         _loaded.clear()
-        _loaded[setup] = loaded
+        _loaded[setup] = Loaded(predictor, notices)
 
 
 def forget() -> None:

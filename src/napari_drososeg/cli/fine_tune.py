@@ -192,9 +192,9 @@ def temporary_workspace(
         for number, z in enumerate(chosen):
             values = known.read(number)
             plain = values.astype("uint8")
-            if values.max(initial=0) > len(classes) or values.min(initial=0) < 0:
+            if (foreign := values[(values < 0) | (values > len(classes))]).size:
                 raise DrososegError(
-                    f"Section {number} of LABELS holds the value {values.max()}, but there are {len(classes)} classes: "
+                    f"Section {number} of LABELS holds the value {foreign[0]}, but there are {len(classes)} classes: "
                     "name those of LABELS with --classes."
                 )
             if z in held_out:
@@ -279,17 +279,20 @@ def export(workspace: Workspace, number: int, output: Path) -> None:
     """Write the network of a round to `output`, named after that file."""
     from dataclasses import replace
 
-    from napari_drososeg.checkpoint import load_model, save_checkpoint
+    from napari_drososeg.checkpoint import copy_checkpoint, load_spec
 
-    spec, model = load_model(workspace.rounds.checkpoint(number))
-    save_checkpoint(output, model.state_dict(), replace(spec, name=output.stem, title=output.stem))
+    trained = workspace.rounds.checkpoint(number)
+    copy_checkpoint(trained, output, replace(load_spec(trained), name=output.stem, title=output.stem))
 
 
 def show(finished: dict[str, Any], output: Path | None) -> None:
     """Print what became of a round."""
     out = console.stdout_console()
-    state = "adopted" if finished["adopted"] else "not adopted"
     out.print(f"{finished['verdict']} ({console.duration(finished['seconds'])})", soft_wrap=True)
     if size := finished["adapted"].get("pixel_size"):
         out.print(f"The pixel size is taken as {size:g} nm: predict with --pixel-size {size:g}.", soft_wrap=True)
-    out.print(f"Round {finished['number']}, {state}." if output is None else f"Written to {output}.", soft_wrap=True)
+    if output is None:
+        out.print(f"Round {finished['number']}, {'adopted' if finished['adopted'] else 'not adopted'}.")
+    else:
+        worse = "" if finished["adopted"] else "Not better than the network it started from. "
+        out.print(f"{worse}Written to {output}.", soft_wrap=True)

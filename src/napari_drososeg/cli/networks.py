@@ -104,6 +104,8 @@ def show_card(card: NetworkCard) -> None:
 
 def card_rows(card: NetworkCard) -> list[tuple[str, str]]:
     """Return what a card says as pairs of a heading and a text."""
+    from napari_drososeg.models import ARCHITECTURES
+
     rows: list[tuple[str, str]] = []
     spec = card.spec
     if spec is not None:
@@ -115,6 +117,8 @@ def card_rows(card: NetworkCard) -> list[tuple[str, str]]:
             ("halo", f"{spec.halo} px" + ("" if spec.global_context else f" ({spec.receptive_field} px for exact)")),
             ("stride", f"{spec.stride} px"),
         ]
+        if (entry := ARCHITECTURES.get(spec.architecture)) is not None:
+            rows += [("image sizes", entry.sizes), ("reference", entry.reference)]
         rows += [(f"trained: {key}", _text(value)) for key, value in spec.training.items()]
         rows += [(f"score: {key}", _text(value)) for key, value in spec.metrics.items()]
         if spec.parent:

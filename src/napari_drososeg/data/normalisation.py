@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_drososeg.errors import DrososegError
+
 SAMPLE_PIXELS = 1 << 20
 """Statistics look at about this many pixels of a section, on a regular grid; enough for three digits."""
 
@@ -29,10 +31,22 @@ class Normalisation:
         ``"mean-std"``: subtract the mean, divide by the standard deviation.
     scope : {"section", "stack"}
         What the statistics are taken over.
+
+    Raises
+    ------
+    DrososegError
+        For another method or scope, as a checkpoint of a later version may have.
     """
 
     method: Literal["mean-std"] = "mean-std"
     scope: Literal["section", "stack"] = "section"
+
+    def __post_init__(self) -> None:
+        if self.method != "mean-std" or self.scope not in ("section", "stack"):
+            raise DrososegError(
+                f"This program does not know the normalisation '{self.method}' over each '{self.scope}': "
+                "update napari-drososeg."
+            )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,6 @@ def measure_halo(
     network: str | Path,
     stack: Stack,
     *,
-    sections: Iterable[int] | None = None,
     tile: int = 512,
     config: PredictConfig | None = None,
     statistics: Mapping[int, Statistics] | None = None,
@@ -35,8 +34,6 @@ def measure_halo(
         Name of a network, or its checkpoint.
     stack : Stack
         Images such as it was trained on, larger than `tile`.
-    sections : iterable of int, optional
-        Which to compare on; all unless given.
     tile : int
         Part in px of each tile's edge that is written. Where sections are several times as large and prediction
         uses larger ones, there are more seams and the halo found is on the safe side.
@@ -53,7 +50,6 @@ def measure_halo(
     """
     predictor = Predictor(network, config)
     spec = predictor.spec
-    chosen = list(range(stack.n_sections)) if sections is None else list(sections)
     longest = align_up(max(stack.shape[1:]), spec.stride)
     if spec.global_context:
         return align_up((spec.tile or tile) // 4, spec.stride)
@@ -61,9 +57,9 @@ def measure_halo(
 
     def labels(halo: int, edge: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
         predictor.config = replace(predictor.config, halo=halo, tile=edge)
-        out = np.zeros((len(chosen), *stack.shape[1:]), np.uint8)
-        for result in predictor.run(stack, predictor.plan(stack, sections=chosen), statistics=statistics):
-            out[chosen.index(result.z), *result.slices] = result.labels
+        out = np.zeros(stack.shape, np.uint8)
+        for result in predictor.run(stack, predictor.plan(stack), statistics=statistics):
+            out[result.z, *result.slices] = result.labels
         return out
 
     whole = labels(0, 2 * longest)

@@ -294,8 +294,7 @@ class Predictor:
         size = self.config.pixel_size or stack.pixel_size
         if size is None:
             self._tell(
-                f"The pixel size of '{stack.name}' is unknown; "
-                f"the network's own, {self.spec.pixel_size:g} nm, is assumed."
+                f"The image does not say its pixel size; the network's own, {self.spec.pixel_size:g} nm, is assumed."
             )
         return grid_for(stack.shape[1:], size, self.spec.pixel_size, name=stack.name)
 

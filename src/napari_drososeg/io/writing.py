@@ -67,8 +67,6 @@ class LabelsWriter(ABC):
         format: Format | None = None,  # noqa: A002 -- the word the command line uses
         classes: ClassTable = DROSOPHILA_CLASSES,
         voxel_size: VoxelSize = UNKNOWN_VOXEL_SIZE,
-        *,
-        name: str | None = None,
     ) -> LabelsWriter:
         """Start to write.
 
@@ -85,8 +83,6 @@ class LabelsWriter(ABC):
             Colours and names to store.
         voxel_size : tuple of three float or None
             (z, y, x) in nm.
-        name : str or None
-            Name inside the file; None takes it from `path`.
 
         Returns
         -------
@@ -113,7 +109,7 @@ class LabelsWriter(ABC):
             "png": PngWriter,
         }
         z, y, x = (int(n) for n in shape)
-        return kinds[chosen](target, (z, y, x), classes, voxel_size, name or target.name.split(".")[0])
+        return kinds[chosen](target, (z, y, x), classes, voxel_size, target.name.split(".")[0])
 
     def write(self, z: int, section: Any, slices: tuple[slice, slice] | None = None) -> None:
         """Write a section, or a region of it.

@@ -40,7 +40,9 @@ def _encoder_arguments(encoder: str, width: float, weights: str | None) -> dict[
         return {"encoder_name": name, "encoder_weights": None, "in_channels": 1}
     if width != 1.0:
         raise DrososegError(f"Only the encoder vgg16 comes in other widths, '{encoder}' does not: leave out the width.")
-    if not encoder.startswith("tu-") and encoder not in smp.encoders.encoders:
+    # timm would fetch "tu-hf-hub:owner/name" and read "tu-local-dir:/path": a checkpoint must make nothing of the kind
+    known = encoder in smp.encoders.encoders or (encoder.startswith("tu-") and not set(encoder) & set(":/\\"))
+    if not known:
         near = difflib.get_close_matches(encoder, ["vgg16", *smp.encoders.encoders], n=3)
         raise DrososegError(
             f"There is no encoder '{encoder}'. Choose vgg16 or one of segmentation-models-pytorch, such as "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,13 +16,12 @@ from napari_drososeg.io import Stack, read_stack
 from napari_drososeg.workspace.annotation import Tracker, merge
 from napari_drososeg.workspace.chunks import ChunkedLabels
 from napari_drososeg.workspace.copies import ImageCopy
-from napari_drososeg.workspace.documents import MAIN, Description, read_json, write_json
+from napari_drososeg.workspace.documents import MAIN, Description
 from napari_drososeg.workspace.identity import ImageIdentity
 from napari_drososeg.workspace.locking import FolderLock
-from napari_drososeg.workspace.regions import ReviewedRegions, Shown
+from napari_drososeg.workspace.regions import ReviewedRegions
 from napari_drososeg.workspace.rounds import START, Rounds
 
-PREDICTION = "prediction.json"
 SUFFIX = ".drososeg"
 
 
@@ -51,8 +49,6 @@ class Workspace:
         The labels that were confirmed, in reviewed regions.
     regions : ReviewedRegions
         These regions.
-    prediction : ChunkedLabels
-        The last prediction, where it was kept.
     rounds : Rounds
         Of retraining.
     copy : ImageCopy
@@ -64,9 +60,9 @@ class Workspace:
         self._lock = FolderLock(folder / ".lock", f"The workspace '{folder}'") if write else None
         try:
             self.description = Description.read(folder)
-            self.annotation, self.reviewed, self.prediction = (
+            self.annotation, self.reviewed = (
                 ChunkedLabels(folder / f"{name}.zarr", self.image.shape, owned=write)
-                for name in ("annotation", "reviewed", "prediction")
+                for name in ("annotation", "reviewed")
             )
             self.regions = ReviewedRegions(folder / "regions.json", self.reviewed)
         except BaseException:
@@ -126,10 +122,6 @@ class Workspace:
         """Return the labels (h, w) that train: those known, but for locked regions."""
         return np.where(self.locked(z, ys, xs), np.uint8(0), self.labels(z, ys, xs))
 
-    def validation_labels(self, z: int, ys: slice = slice(None), xs: slice = slice(None)) -> NDArray[np.uint8]:
-        """Return the labels (h, w) that rounds are compared on: those known in locked regions."""
-        return np.where(self.locked(z, ys, xs), self.labels(z, ys, xs), np.uint8(0))
-
     @property
     def sections(self) -> list[int]:
         """Sections of which anything is known, in order."""
@@ -148,17 +140,10 @@ class Workspace:
         z : int, optional
             Section; all unless given.
         """
-        return self._count(self.training_labels, self.sections if z is None else [z])
-
-    def validation_pixels(self) -> dict[str, int]:
-        """Count the pixels that rounds are compared on, by class name."""
-        return self._count(self.validation_labels, sorted({r.section for r in self.regions if r.locked}))
-
-    def _count(self, read: Shown, sections: Sequence[int]) -> dict[str, int]:
         total = np.zeros(256, np.int64)
-        for z in sections:
-            for ys, xs in self.touched(z):
-                total += np.bincount(read(z, ys, xs).ravel(), minlength=256)
+        for section in self.sections if z is None else [z]:
+            for ys, xs in self.touched(section):
+                total += np.bincount(self.training_labels(section, ys, xs).ravel(), minlength=256)
         return {c.name: int(total[c.value]) for c in self.classes}
 
     def check(self, stack: Stack) -> None:
@@ -217,18 +202,6 @@ class Workspace:
         in_use = self.rounds.in_use
         found = None if in_use == START else self.rounds.find(in_use).adapted.get("pixel_size")
         return None if found is None else float(found)
-
-    def note_prediction(self, network: str) -> None:
-        """Say which network (name and SHA-256) `prediction` is by."""
-        write_json(self.folder / PREDICTION, {"network": network})
-
-    @property
-    def predicted_by(self) -> str | None:
-        """Network that `prediction` is by; None if there is none."""
-        try:
-            return str(read_json(self.folder / PREDICTION)["network"])
-        except (DrososegError, KeyError):
-            return None
 
 
 def create_workspace(folder: str | Path, stack: Stack, classes: ClassTable = DROSOPHILA_CLASSES) -> Workspace:

@@ -99,7 +99,7 @@ class RetrainSettings:
     fill_nan : float, optional
         Grey value put in place of NaN.
     predict : tuple of int
-        Sections to predict right after, into the workspace's ``prediction``.
+        Sections to predict right after, into the round's ``prediction``.
     seed : int
         Same seed, same round.
 

@@ -10,7 +10,7 @@ event          further keys
 ``notice``     ``text``: what a user should know
 ``training``   ``step``, ``steps``, ``loss``, ``seconds``, ``seconds_left``; with locked regions now and then also
                ``mean_iou`` and ``iou`` (a list, by class)
-``predicted``  ``section``: its labels are in the workspace's ``prediction``
+``predicted``  ``section``: its labels are in the round's ``prediction``
 ``round``      ``round``: the finished round, as in ``round.json``; the last event
 =============  ===================================================================================================
 """

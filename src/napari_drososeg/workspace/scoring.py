@@ -109,7 +109,7 @@ def decide(
     verdict : str
         One sentence.
     """
-    right = f"{after.annotated.pixel_accuracy:.0%} of the annotated pixels are right"
+    right = f"{after.annotated.pixel_accuracy:.1%} of the annotated pixels are right"
     if after.locked is not None:
         new = after.locked.mean_iou
         if before is None or before.locked is None:
@@ -131,5 +131,5 @@ def decide(
         return False, f"It no longer finds {', '.join(gone)} where that was painted; {right}."
     old = before.annotated.pixel_accuracy
     if after.annotated.pixel_accuracy < old:
-        return False, f"Only {right}, after {old:.0%}."
-    return True, f"{right}, after {old:.0%}."
+        return False, f"Only {right}, after {old:.1%}."
+    return True, f"{right}, after {old:.1%}."
