@@ -148,21 +148,6 @@ class TestGlobalContext:
         progress = [e for e in events if e.kind == "progress"]
         assert progress[-1].done == progress[-1].total  # tiles that only reach into the region are no results
 
-    def test_of_an_earlier_version_are_not_gone_on_with(
-        self, make: Any, volume: Path, tmp_path: Path, global_network: Path
-    ) -> None:
-        """It blended the tiles of each block alone."""
-        first = make(volume, tmp_path / "out.zarr", by=global_network)
-        interrupted(first, 2)
-        path = first.manifest.path
-        lines = path.read_text()
-        assert '"tiles_of": "section", ' in lines
-        path.write_text(lines.replace('"tiles_of": "section", ', ""))
-        error = finished(make(volume, tmp_path / "out.zarr", by=global_network, resume=True))[0]
-        assert "was begun by a version that cut this network's tiles at the edges of blocks" in error
-        path.write_text(lines)
-        assert finished(make(volume, tmp_path / "out.zarr", by=global_network, resume=True)) == ["done"]
-
 
 class TestResume:
     def test_makes_only_what_is_missing_and_ends_with_the_same_bytes(

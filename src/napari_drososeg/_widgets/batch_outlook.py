@@ -169,13 +169,11 @@ def differences(run: dict[str, Any], settings: dict[str, Any]) -> str | None:
     before = run.get("settings")
     if before is None:
         return None
-    from napari_drososeg.batch.manifest import UNNAMED
+    from napari_drososeg.batch.manifest import differences as changes
 
     changed = [
-        f"{WORDS_OF_SETTINGS.get(name, name)} {_shown(before.get(name, UNNAMED.get(name)))}, "
-        f"now {_shown(settings.get(name, UNNAMED.get(name)))}"
-        for name in dict.fromkeys((*settings, *before))
-        if before.get(name) != settings.get(name)
+        f"{WORDS_OF_SETTINGS.get(name, name)} {_shown(was)}, now {_shown(now)}"
+        for name, was, now in changes(before, settings)
     ]
     if not changed:
         return None

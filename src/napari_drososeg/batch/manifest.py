@@ -20,9 +20,6 @@ from napari_drososeg.batch.fingerprints import fingerprint
 from napari_drososeg.batch.plan import Item
 from napari_drososeg.errors import DrososegError
 
-UNNAMED = {"--orientations": 1}
-"""What settings are where a record does not name them: such as were made before there was a choice."""
-
 
 def manifest_path(target: Path, folder: Path | None) -> Path:
     """Say where the manifest of an output lies: in a folder of items, or beside a single file or zarr.
@@ -138,12 +135,9 @@ class Manifest:
         """
         if not self.run:
             return
-        before = self.run.get("settings", {})
         changed = [
-            f"{name} was {_shown(before.get(name, UNNAMED.get(name)))}, "
-            f"now {_shown(settings.get(name, UNNAMED.get(name)))}"
-            for name in [*settings, *(n for n in before if n not in settings)]
-            if before.get(name) != settings.get(name)
+            f"{name} was {_shown(before)}, now {_shown(now)}"
+            for name, before, now in differences(self.run.get("settings", {}), settings)
         ]
         if changed:
             raise DrososegError(
@@ -326,6 +320,12 @@ def _outputs(item: Item, probabilities: Path | None) -> dict[str, Path]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return the settings that differ: name, value before, value now; None where there is none."""
+    names = dict.fromkeys((*now, *before))
+    return [(name, before.get(name), now.get(name)) for name in names if before.get(name) != now.get(name)]
 
 
 def _shown(value: object) -> str:

@@ -170,10 +170,8 @@ class Batch:
             "--block": None if self.config.block is None else ",".join(map(str, self.config.block)),
             **{
                 f"--{name.replace('_', '-')}": getattr(predict, name)
-                for name in ("precision", "halo", "tile", "pixel_size", "invert", "fill_nan")
+                for name in ("precision", "halo", "orientations", "tile", "pixel_size", "invert", "fill_nan")
             },
-            # not named where there is one, as in records of before there could be more
-            **({} if predict.orientations == 1 else {"--orientations": predict.orientations}),
         }
 
     def prepare(self, ask_pixel_size: Callable[[Stack], float | None] | None = None) -> None:

@@ -53,8 +53,6 @@ class VolumeJob:
         With what.
     tile : int
         Longest edge in px that the network sees at once.
-    tiles_of : {"block", "section"}
-        What tiles are planned for: the section, for networks with global context.
     statistics : mapping
         (mean, std) by section.
     unreadable : mapping
@@ -67,7 +65,6 @@ class VolumeJob:
     part: Part
     setup: Setup
     tile: int
-    tiles_of: str
     statistics: Mapping[int, tuple[float, float]]
     unreadable: Mapping[int, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -82,7 +79,6 @@ class VolumeJob:
             "shape": list(self.volume.shape),
             "block": list(self.volume.block),
             "tile": self.tile,
-            "tiles_of": self.tiles_of,
             "statistics": {str(z): list(pair) for z, pair in sorted(self.statistics.items())},
         }
 
@@ -92,7 +88,7 @@ class VolumeJob:
         Raises
         ------
         DrososegError
-            If it was begun from another input, or by a version whose labels would not fit.
+            If it was begun from another input.
         """
         before = manifest.volumes.get(manifest.name(self.item))
         if before is not None and self.volume.path.is_dir():
@@ -100,11 +96,6 @@ class VolumeJob:
                 raise DrososegError(
                     f"The input '{self.item.source}' was changed since this volume was begun; --resume would mix two "
                     "images: use --overwrite to start again, or another output."
-                )
-            if before.get("tiles_of", "block") != self.tiles_of:  # earlier versions blended within a block alone
-                raise DrososegError(
-                    f"'{self.volume.path}' was begun by a version that cut this network's tiles at the edges of "
-                    "blocks; --resume would mix two kinds of results: use --overwrite to start again or another output."
                 )
             self.tile = int(before["tile"])  # what blocks that are done were made with
             self.statistics = {

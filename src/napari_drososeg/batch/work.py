@@ -127,7 +127,6 @@ class Work(ItemWork):
                 self.config.part,
                 self.setup,
                 tile,
-                "section" if spec.global_context else "block",
                 each.statistics,
                 each.unreadable,
             )
