@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from napari.layers import Labels
 from napari.utils.notifications import NotificationSeverity, notification_manager
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
+from napari_drososeg._widgets.comparison_checks import KnownValues
 from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable, SegmentationClass
 from napari_drososeg.metrics import Scores, confusion_matrix
 
@@ -486,3 +488,15 @@ def test_the_manifest_opens_the_widget(make_napari_viewer: Any, pair: Any) -> No
     assert widget.labels.current_choice == "renamed"
     viewer.layers.clear()
     assert widget.labels.value is None
+
+
+def test_a_step_through_the_sections_looks_at_no_section_again() -> None:
+    layer = Labels(np.ones((3, 8, 8), np.int32))
+    values = KnownValues()
+    assert values.of(layer, (0, 1, 2)) == (1, 1)
+    layer.data[0, 0, 0], layer.data[2, 0, 0] = 9, 7
+    assert values.of(layer, (0, 1, 2)) == (1, 1)  # nobody said so
+    values.forget(layer, 2)
+    assert values.of(layer, (0, 1, 2)) == (1, 7)
+    values.forget(layer)
+    assert values.of(layer, (0, 1, 2)) == (1, 9)

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from napari_drososeg.classes import DROSOPHILA_CLASSES
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.io import Stack, as_stack
-from napari_drososeg.workspace import Workspace, create_workspace, default_folder, open_workspace, rectangle
+from napari_drososeg.workspace import Workspace, create_workspace, default_folder, identity, open_workspace, rectangle
 from napari_drososeg.workspace.chunks import ChunkedLabels
+from napari_drososeg.workspace.identity import ImageIdentity
 from napari_drososeg.workspace.regions import ReviewedRegion
 
 STROKE = slice(5, 8), slice(490, 551)
@@ -352,3 +353,20 @@ def test_two_threads_that_copy_sections_do_not_undo_each_other(workspace: Worksp
     assert copied is not None
     for z in range(3):
         np.testing.assert_array_equal(copied.read(z), image.read(z))
+
+
+def test_an_image_is_known_by_few_reads_of_small_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting:
+        reads = 0
+        shape, dtype, ndim = (5, 300, 200), np.dtype(np.uint8), 3
+
+        def __getitem__(self, at: Any) -> np.ndarray:
+            self.reads += 1
+            return (np.indices(self.shape).sum(axis=0) % 251).astype(np.uint8)[at]
+
+    data = Counting()
+    known = ImageIdentity.of(as_stack(data))
+    assert data.reads == 3
+    monkeypatch.setattr(identity, "WHOLE", 0)  # as of large sections: blocks, and the same digest
+    assert ImageIdentity.of(as_stack(data)).sha256 == known.sha256
+    assert data.reads == 3 + 27

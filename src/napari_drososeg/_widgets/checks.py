@@ -96,7 +96,7 @@ def problems(
     scope, first, last
         What is to be segmented.
     flat_view : bool
-        Whether the viewer shows rows and columns of a section, so that there is such a thing as *what I see*.
+        Whether the viewer shows rows and columns of a section, so that there is a section on screen.
     pixel_size, network_pixel_size : float
         In nm; the network's is None while it is not known.
     device, engine, precision : str
@@ -110,8 +110,8 @@ def problems(
     found = {
         "image": image,
         "network": network,
-        "scope": "What I see needs the 2D view of a section; choose another part."
-        if scope is Scope.VIEW and not flat_view
+        "scope": "This needs the 2D view of a section; choose another part."
+        if scope in (Scope.VIEW, Scope.SECTION) and not flat_view
         else None,
         "range": f"The first section ({first}) comes after the last ({last})."
         if scope is Scope.RANGE and first > last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from napari_drososeg._widgets import checks, pixel_size
 from napari_drososeg._widgets.fields import MARK
 from napari_drososeg._widgets.form import Form
 from napari_drososeg._widgets.job import Job, Scope, halo_of, read_pixels
-from napari_drososeg._widgets.layers import image_problem, shape_of, stack_of, view_of
+from napari_drososeg._widgets.layers import image_problem, shape_of, shows_sections, stack_of, view_of
 from napari_drososeg.data.contrast import looks_inverted
 from napari_drososeg.inference import PredictConfig
 
@@ -49,6 +50,7 @@ class Choice(Form):
         self.viewer = viewer
         self._image: Image | None = None
         self._inverted = False  # what is known of it
+        self._judging = 0  # number of the last time that this was asked
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.setInterval(150)
@@ -89,17 +91,19 @@ class Choice(Form):
         if image is None or image_problem(image):
             return
 
+        self._judging += 1
+        asked, there = self._judging, weakref.ref(image)  # Qt keeps what is connected longer than it is needed
+
         def judge() -> bool:
             with contextlib.suppress(Exception):  # an image that cannot be read: Segment says so
-                return looks_inverted(stack_of(image))
+                return (found := there()) is not None and looks_inverted(stack_of(found))
             return False
 
         def judged(inverted: bool) -> None:
-            if not self._closed and self._image is image and image.data is data:
+            if not self._closed and self._judging == asked:
                 self._inverted = inverted
                 self.altered.emit()
 
-        data = image.data
         worker = create_worker(judge, _start_thread=False)
         worker.returned.connect(judged)
         worker.start()
@@ -206,14 +210,13 @@ class Choice(Form):
         """Fields that cannot work, with the reason."""
         card = self.card
         spec = card.spec if card is not None else None
-        displayed = tuple(self.viewer.dims.displayed)
         found = checks.problems(
             image=image_problem(self._image),
             network=self.network_problem(),
             scope=self.scope.value,
             first=self.first.value,
             last=self.last.value,
-            flat_view=displayed == tuple(range(self.viewer.dims.ndim))[-2:],
+            flat_view=shows_sections(self.viewer),
             pixel_size=self.pixel_size.value,
             network_pixel_size=spec.pixel_size if spec is not None else None,
             device=self.device.value,

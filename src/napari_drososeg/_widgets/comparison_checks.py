@@ -67,14 +67,17 @@ def layer_problem(layer: Layer | None) -> str | None:
 
 
 class KnownValues:
-    """Largest and smallest values of layers in memory, kept until `forget`."""
+    """Largest and smallest values of the sections of layers in memory, kept until `forget`."""
 
     def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[Labels, dict[tuple[int, ...], tuple[int, int]]] = WeakKeyDictionary()
+        self._kept: WeakKeyDictionary[Labels, dict[int, tuple[int, int]]] = WeakKeyDictionary()
 
-    def forget(self) -> None:
-        """Look again next time: somebody painted."""
-        self._kept.clear()
+    def forget(self, layer: Labels, section: int | None = None) -> None:
+        """Look again next time: somebody painted in a section, or the layer was given other data."""
+        if section is None:
+            self._kept.pop(layer, None)
+        else:
+            self._kept.get(layer, {}).pop(section, None)
 
     def of(self, layer: Labels, sections: tuple[int, ...]) -> tuple[int, int] | None:
         """Smallest and largest value in some sections; None where looking would take long."""
@@ -83,10 +86,11 @@ class KnownValues:
         if not isinstance(data, np.ndarray) or isinstance(data, np.memmap) or size > MAX_CHECKED:
             return None
         kept = self._kept.setdefault(layer, {})
-        if sections not in kept:
-            parts = [data if data.ndim == 2 else data[z] for z in sections]
-            kept[sections] = (min(int(p.min()) for p in parts), max(int(p.max()) for p in parts))
-        return kept[sections]
+        for z in sections:
+            if z not in kept:
+                part = data if data.ndim == 2 else data[z]
+                kept[z] = int(part.min()), int(part.max())
+        return min(kept[z][0] for z in sections), max(kept[z][1] for z in sections)
 
 
 def sections_of(target: Target | None, n_sections: int, in_view: int | None) -> tuple[tuple[int, ...], str]:

@@ -103,11 +103,15 @@ class EvaluateWidget(EvaluateForm):
         for layer in layers:
             if not any(layer is known for known in self._watched):
                 for event in (layer.events.paint, layer.events.set_data, layer.events.data):
-                    event.connect(self._altered)
+                    event.connect(self._altered)  # undo says "set_data", as each step through the sections does
         self._watched = layers
 
-    def _altered(self, _event: Any = None) -> None:
-        self._values.forget()
+    def _altered(self, event: Any) -> None:
+        layer = event.source
+        if event.type == "data" or layer.multiscale:
+            self._values.forget(layer)
+        else:
+            self._values.forget(layer, view_of(self.viewer, layer).section)
         self._look_later()
 
     def _look_later(self, _event: Any = None) -> None:

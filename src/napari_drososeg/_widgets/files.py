@@ -149,7 +149,7 @@ def save(target: Target, path: Path, form: str, voxel_size: Any, finished: Calla
     finished : callable
         Called on the GUI thread with the error, or with None.
     """
-    labels, classes = target.store.labels, target.classes
+    labels, classes, layer = target.store.labels, target.classes, target.layer
     outcome: list[Exception] = []
 
     def write() -> None:
@@ -161,5 +161,9 @@ def save(target: Target, path: Path, form: str, voxel_size: Any, finished: Calla
             outcome.append(error)
 
     worker = create_worker(write, _start_thread=False, _progress={"desc": f"Saving {path.name}"})
-    worker.finished.connect(lambda: finished(outcome[0] if outcome else None))
+
+    def ended(_layer: Any = layer) -> None:  # held until then: its arrays on disk go with it
+        finished(outcome[0] if outcome else None)
+
+    worker.finished.connect(ended)
     worker.start()

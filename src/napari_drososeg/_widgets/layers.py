@@ -81,6 +81,12 @@ def file_of(layer: Layer) -> str | None:
     return layer.source.path or None
 
 
+def shows_sections(viewer: napari.Viewer) -> bool:
+    """Whether the viewer shows rows and columns of a section, also transposed."""
+    dims = viewer.dims
+    return dims.ndisplay == 2 and set(dims.displayed) == {dims.ndim - 2, dims.ndim - 1}
+
+
 def view_of(viewer: napari.Viewer, layer: Image | Labels) -> View:
     """Tell what of the layer is on screen, in pixels of its finest level; all of it where that is not known."""
     n_z, n_y, n_x = shape_of(layer)
@@ -90,13 +96,12 @@ def view_of(viewer: napari.Viewer, layer: Image | Labels) -> View:
         point = layer.world_to_data(viewer.dims.point[ndim - layer.ndim :])
         section = int(np.clip(round(float(point[0])), 0, n_z - 1))
     whole = View(section, (0, n_y, 0, n_x))
-    if viewer.dims.ndisplay != 2 or tuple(viewer.dims.displayed)[-2:] != tuple(
-        range(viewer.dims.ndim - 2, viewer.dims.ndim)
-    ):
+    if not shows_sections(viewer):
         return whole
     corners = np.asarray(layer.corner_pixels, float)[:, -2:]
     if layer.multiscale:
-        corners = corners * np.asarray(layer.downsample_factors)[layer.data_level][-2:]
+        factors = np.asarray(layer.downsample_factors)[layer.data_level][-2:]
+        corners = np.stack([corners[0] * factors, (corners[1] + 1) * factors - 1])  # the last pixel, to its far edge
     y0, x0 = np.floor(corners[0]).astype(int)
     y1, x1 = np.ceil(corners[1]).astype(int) + 1
     y0, y1, x0, x1 = max(0, y0), min(n_y, y1), max(0, x0), min(n_x, x1)
@@ -268,6 +273,12 @@ class Targets:
         target = Target(layer, image, network, store, classes, title=title)
         self._all.append(target)
         return target
+
+    def forget_removed(self, target: Target) -> None:
+        """Let what was shown in layers beside the labels that were removed be made again."""
+        for kind in [k for k, layer in target.extra.items() if layer not in self._viewer.layers]:
+            del target.extra[kind]
+            target.done_outputs -= {"entropy" if kind == "uncertainty" else "probabilities"}
 
     def extra(self, target: Target, kind: str, name: str, colour: str | None, visible: bool) -> Any:
         """Array of a float layer beside the labels (a class's probability, the uncertainty), made when missing."""

@@ -131,15 +131,18 @@ class DoneMap:
 
     def __init__(self) -> None:
         self._rects: dict[int, list[Rect]] = {}
+        self._missing: dict[int, dict[Rect, int]] = {}  # answers: asked anew whenever the user looks elsewhere
 
     def add(self, z: int, rect: Rect) -> None:
         """Note a finished rectangle; those inside it are forgotten."""
         old = [r for r in self._rects.get(z, []) if uncovered(r, [rect])]
         self._rects[z] = [*old, rect]
+        self._missing.pop(z, None)
 
     def remove(self, z: int, rect: Rect) -> None:
         """Note that a rectangle is to be done again."""
         self._rects[z] = [piece for r in self._rects.get(z, []) for piece in _cut(r, rect)]
+        self._missing.pop(z, None)
 
     def covers(self, z: int, rect: Rect) -> bool:
         """Whether every pixel of the rectangle is finished."""
@@ -147,7 +150,10 @@ class DoneMap:
 
     def missing(self, z: int, rect: Rect) -> int:
         """How many pixels of the rectangle are not finished."""
-        return sum(area(r) for r in uncovered(rect, self._rects.get(z, [])))
+        known = self._missing.setdefault(z, {})
+        if rect not in known:
+            known[rect] = sum(area(r) for r in uncovered(rect, self._rects.get(z, [])))
+        return known[rect]
 
     def sections(self, shape: tuple[int, int]) -> list[int]:
         """Sections of (Y, X) pixels that are finished whole."""
@@ -156,6 +162,7 @@ class DoneMap:
     def clear(self) -> None:
         """Forget everything."""
         self._rects.clear()
+        self._missing.clear()
 
 
 def unfinished(tasks: Sequence[TaskLike], done: DoneMap, *, whole_sections: bool) -> list[TaskLike]:

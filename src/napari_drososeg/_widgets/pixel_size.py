@@ -61,7 +61,11 @@ def keep(image: Image, workspace: Workspace) -> None:
 
 
 def put_size(field: FloatSpinBox, size: float) -> None:
-    """Put a pixel size into its field, unless it stands there: the user may be typing it."""
+    """Put a pixel size into its field, unless it stands there: the user may be typing it.
+
+    The largest that the field takes stands for all above it (a scale in mm): such sizes are refused anyway.
+    """
+    size = min(size, field.max)
     if abs(field.value - size) > 0.005:  # the field has two decimals
         with field.changed.blocked():
             field.value = round(size, 4)

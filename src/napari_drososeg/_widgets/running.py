@@ -68,6 +68,8 @@ class Runner(Work):
         self.target: Target | None
         self.notices: list[str] = []
         self.hints: list[str] = []  # said, but no part of the record
+        self._image: Image | None = None
+        self._data: Any = None
         self._predictor: tuple[tuple[Any, ...], Predictor] | None = None
         self._seen: tuple[Any, int | None, Stack] | None = None  # pixels of the last int8 run, and their stack
         self.noticed.connect(self._on_notice)
@@ -75,6 +77,7 @@ class Runner(Work):
     def _clear(self) -> None:
         super()._clear()
         self.target = None
+        self._lost_what = "the labels layer was removed, or given other data or another network"
         self._kept = 0
         self._stale: set[int] = set()
 
@@ -88,10 +91,11 @@ class Runner(Work):
         if job.config.precision == "int8":
             stack = self._same_stack(image, stack)
         self.notices, self.hints = list(stack.notices), []
-        self._job, self._card, self._image = job, card, image
+        self._job, self._card, self._image, self._data = job, card, image, image.data
         self.view = view_of(self.viewer, image)
         found = self.targets.find(image, card.name)
         if found is not None:
+            self.targets.forget_removed(found)
             found.use_job(job, image.data)
             if job.missing(found.done, shape_of(image)) == 0:  # pressed again: once more from the start
                 rect = job.rect_in(shape_of(image))
@@ -140,6 +144,17 @@ class Runner(Work):
         if not self.busy:
             self.message, self.notices, self.hints = "", [], []
 
+    def let_go(self) -> None:
+        """Keep nothing of the last run whose layers have left the viewer: it may be gigabytes."""
+        if self.busy:
+            return
+        layers = self.viewer.layers
+        if self.target is not None and self.target.layer not in layers:
+            self.target = None
+        if self._image is not None and self._image not in layers:
+            self._image = self._data = self._seen = None
+            self._done = DoneMap()
+
     def close(self) -> None:
         """Stop for good: the widget or the viewer goes away."""
         was_busy = self.busy
@@ -165,7 +180,7 @@ class Runner(Work):
         target = self.targets.get(self._image, self._spec)
         if found is None and target.store.folder is not None:
             self.hints.append(TEMPORARY)
-        target.use_job(self._job, self._image.data)
+        target.use_job(self._job, self._data)
         target.done = self._done
         target.layer.metadata["drososeg"] = self._record_now(target, finished=False)
         return target
@@ -185,6 +200,11 @@ class Runner(Work):
         super()._tick()
 
     def _ready(self) -> bool:
+        image_there = self.target is not None or self._image in self.viewer.layers
+        if self._image.data is not self._data or not image_there:
+            self._lost_what = "the image was removed, or given other data"
+            self._lose()
+            return False
         if self.target is None:  # not before there is something to show: a run that fails leaves no empty layer
             self.target = self._make_target()
         target = self.target
@@ -239,7 +259,7 @@ class Runner(Work):
 
     def _summary(self, cancelled: bool, seconds: float) -> str:
         if self._lost:
-            return "Stopped: the labels layer was removed, or given other data or another network."
+            return f"Stopped: {self._lost_what}."
         if cancelled:
             part = f"{100 * self.fraction:.0f} %" if self.fraction else "nothing"
             return f"Cancelled, {part} of it done. Segment does the rest."

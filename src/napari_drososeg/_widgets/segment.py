@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from importlib import import_module
 from pathlib import Path
@@ -102,6 +103,11 @@ class SegmentWidget(Choice):
             self.runner.forget_message()
         super()._image_changed()
 
+    def reset_choices(self, _event: Any = None) -> None:
+        """Read the viewer's layers again. napari calls this when layers come, go or are renamed."""
+        super().reset_choices()
+        self.runner.let_go()
+
     def _network_changed(self) -> None:
         self.runner.forget_message()
         super()._network_changed()
@@ -170,9 +176,9 @@ class SegmentWidget(Choice):
                 "Fills the labels layer, what you look at first. Pixels that you painted yourself are kept, also when "
                 "you segment again, for as long as the layer is there; erase them to give them back to the network."
             )
+        self._watch(self.target)
         self._show_progress()
         self._show_result_buttons()
-        self._watch(self.target)
 
     def _show_progress(self) -> None:
         runner = self.runner
@@ -220,12 +226,17 @@ class SegmentWidget(Choice):
 
     def _watch(self, target: Target | None) -> None:
         """Follow the user's painting in a result layer."""
-        if target is None or target.layer is self._watched:
+        layer = None if target is None else target.layer
+        if layer is self._watched:
             return
-        self._watched, self._foreign = target.layer, ""
+        before, self._watched, self._foreign = self._watched, layer, ""
         # undo and redo do not say "paint", but they show the section anew
-        for event in (target.layer.events.paint, target.layer.events.set_data):
-            event.connect(self._strokes_later)
+        for name in ("paint", "set_data"):
+            if before is not None:
+                with contextlib.suppress(TypeError, ValueError, RuntimeError):
+                    getattr(before.events, name).disconnect(self._strokes_later)
+            if layer is not None:
+                getattr(layer.events, name).connect(self._strokes_later)
 
     def _strokes_later(self, _event: Any = None) -> None:
         if not self._closed and not self._strokes.isActive():
@@ -244,6 +255,8 @@ class SegmentWidget(Choice):
         if self.runner.busy:
             self.runner.cancel()
             return
+        if self.network_problem() is None and self.card is not None and not self.card.is_current:
+            self.load_networks()
         job, card, image = self.job(), self.card, self._image
         if job is None or card is None or image is None or self.problems():
             self.update_state()

@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal, cast
 
@@ -55,10 +54,15 @@ class NetworkCard:
     source: Literal["shipped", "user", "download"]
     promised: str = ""
 
-    @cached_property
+    @property
     def sha256(self) -> str:
-        """SHA-256 of the file: what the registry promises, else taken from the file when first asked for."""
+        """SHA-256 of the file: what the registry promises, else that of the file as it is now."""
         return self.promised if self.promised or self.path is None else _digest(self.path)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the file still says what the card says: a training may have replaced it."""
+        return self.path is None or bool(self.promised) or load_spec(self.path) == self.spec
 
 
 def user_folder() -> Path:
