@@ -138,7 +138,9 @@ def load(setup: Setup) -> Loaded:
                     f"{setup.version}; install the same version."
                 )
             if sha256(setup.network) != setup.sha256:
-                raise DrososegError(f"The network '{setup.network}' is another one for the worker {platform.node()}.")
+                raise DrososegError(
+                    f"The network '{setup.network}' is a different one on the worker {platform.node()}."
+                )
             _loaded.clear()
             notices: list[str] = []
             loaded = Loaded(Predictor(setup.network, setup.config, notify=notices.append, fixed=setup.fixed))

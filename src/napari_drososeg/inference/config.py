@@ -78,7 +78,7 @@ class PredictConfig:
             if value is not None and not value > 0:
                 raise DrososegError(f"The {name.replace('_', ' ')} cannot be {value}; use a number above 0.")
         if self.fill_nan is not None and not math.isfinite(self.fill_nan):
-            raise DrososegError(f"The value to fill with cannot be {self.fill_nan} itself; use a grey value.")
+            raise DrososegError(f"The fill value cannot be {self.fill_nan}; use a grey value.")
         if self.orientations not in ORIENTATIONS:
             raise DrososegError(f"The number of orientations is 1, 2, 4 or 8, not {self.orientations}.")
 
@@ -162,14 +162,14 @@ def _choose_device(config: PredictConfig) -> str:
     device = "cuda:0" if config.device == "cuda" else config.device
     if device not in there:
         raise DrososegError(
-            f"There is no device '{config.device}' here; choose one of: {', '.join(('auto', 'cpu', *there))}."
+            f"The device '{config.device}' is not available; choose one of: {', '.join(('auto', 'cpu', *there))}."
         )
     return device
 
 
 def _choose_engine(config: PredictConfig, device: str) -> Literal["openvino", "torch"]:
     if config.engine not in ENGINES:
-        raise DrososegError(f"There is no engine '{config.engine}'; choose one of: {', '.join(ENGINES)}.")
+        raise DrososegError(f"Unknown engine '{config.engine}'; choose one of: {', '.join(ENGINES)}.")
     if config.engine == "openvino" and device != "cpu":
         raise DrososegError(
             f"OpenVINO runs on the processor, not on '{device}'; use the device 'cpu' or the engine 'torch'."
@@ -185,7 +185,7 @@ def _choose_precision(
     config: PredictConfig, device: str, engine: Literal["openvino", "torch"]
 ) -> Literal["f32", "bf16", "f16", "int8"]:
     if config.precision not in PRECISIONS:
-        raise DrososegError(f"There is no precision '{config.precision}'; choose one of: {', '.join(PRECISIONS)}.")
+        raise DrososegError(f"Unknown precision '{config.precision}'; choose one of: {', '.join(PRECISIONS)}.")
     available: tuple[Literal["f32", "bf16", "f16", "int8"], ...]
     if device == "cpu":
         available = ("bf16", "f32") if cpu_has_bf16() else ("f32",)

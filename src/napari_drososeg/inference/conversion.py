@@ -141,7 +141,7 @@ def convert(checkpoint: Path) -> ov.Model:
                 expected = network(images).numpy()
             found = compiled(images.numpy())[0]
             if not np.allclose(found, expected, rtol=0, atol=MAX_DIFFERENCE * np.abs(expected).max()):
-                raise ConversionError(f"OpenVINO gives other results than torch for '{spec.name}'.")
+                raise ConversionError(f"OpenVINO and torch give different results for '{spec.name}'.")
     except ConversionError:
         raise
     except Exception as error:  # OpenVINO raises its own exceptions, without a common base

@@ -57,7 +57,7 @@ class Predictor:
     Raises
     ------
     DrososegError
-        If there is no such network, or the device, engine or precision is not to be had here.
+        If there is no such network, or the device, engine or precision is not available.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Predictor:
             For int8 before the first `run`, which calibrates it.
         """
         if self._network.engine is None:
-            raise DrososegError("An int8 network is prepared by its first prediction; predict one section before.")
+            raise DrososegError("An int8 network is calibrated on first use; predict one section first.")
         return self._network.engine
 
     @property
@@ -218,9 +218,7 @@ class Predictor:
         """
         unknown = set(outputs) - OUTPUTS
         if unknown:
-            raise DrososegError(
-                f"There is no output '{sorted(unknown)[0]}'; choose among: {', '.join(sorted(OUTPUTS))}."
-            )
+            raise DrososegError(f"Unknown output '{sorted(unknown)[0]}'; choose from: {', '.join(sorted(OUTPUTS))}.")
         return self._run(stack, list(tasks), frozenset(outputs), statistics)
 
     def _run(

@@ -62,7 +62,7 @@ class TrainConfig:
     warm_up : float
         Fraction of the steps in which the learning rate rises, of ``one-cycle``.
     average : float
-        Decay of the exponential moving average of the weights, which is what is validated and kept; 0 is no average.
+        Decay of the exponential moving average of the weights, which is validated and kept; 0 turns it off.
     augmentation : Augmentation
         Of the patches.
     seed : int
@@ -123,7 +123,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
-            raise DrososegError(f"There is no schedule '{self.schedule}'; choose one of: {', '.join(SCHEDULES)}.")
+            raise DrososegError(f"Unknown schedule '{self.schedule}'; choose one of: {', '.join(SCHEDULES)}.")
         for name in ("n_classes", "steps", "batch", "patch", "learning_rate", "devices", "nodes"):
             if not getattr(self, name) > 0:
                 raise DrososegError(f"The {name.replace('_', ' ')} cannot be {getattr(self, name)}; use more than 0.")
