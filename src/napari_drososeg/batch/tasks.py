@@ -125,7 +125,7 @@ def load(setup: Setup) -> Loaded:
     ------
     DrososegError
         If this process has another version of the program or sees another checkpoint, or the device, engine or
-        precision is not to be had here.
+        precision is not available here.
     """
     from napari_drososeg.checkpoint import sha256
     from napari_drososeg.inference import Predictor

@@ -31,8 +31,8 @@ def demo(
 ) -> None:
     """Segment a synthetic stack and score the labels.
 
-    Makes the stack itself, so it needs no data; writes it, its truth, the labels and a picture. Earlier
-    results in FOLDER are replaced.
+    Creates the stack itself, so it needs no data; writes it, its ground truth, the labels and a picture.
+    Earlier results in FOLDER are replaced.
     """
     from napari_drososeg.batch.outcomes import areas_of
     from napari_drososeg.batch.plan import Part

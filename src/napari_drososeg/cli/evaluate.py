@@ -41,10 +41,10 @@ def evaluate(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare labels with truth.
+    """Compare labels with ground truth.
 
-    Prints IoU, F1 (which is Dice), accuracies and the confusion matrix. Pixels without truth (0) are
-    not counted; pixels left unlabelled by PRED are wrong.
+    Prints IoU, F1 (Dice), accuracies and the confusion matrix. Pixels unlabelled in TRUTH (0) are not
+    counted; pixels left unlabelled by PRED count as wrong.
     """
     check_choice("--truth-format", truth_format, ("auto", "classes", "vnc"))
     check_targets((labels, truth), csv, error_map)

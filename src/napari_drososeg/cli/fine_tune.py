@@ -86,7 +86,7 @@ def fine_tune(
     """Fine-tune a network on sparse annotation.
 
     Either on a workspace of the viewer, which gains a round, or on a stack and its labels. Ctrl+C
-    stops, and keeps the best so far. The result inherits the licence of the network it starts from.
+    stops, and keeps the best network so far. The result inherits the licence of the network it starts from.
     """
     check_choice("--effort", effort, ("quick", "balanced", "thorough"))
     check_arguments(images, labels, workspace, output, classes, overwrite=overwrite)

@@ -81,7 +81,7 @@ def train(
 ) -> None:
     """Train a network on your own images, labels and classes.
 
-    What can fail is looked for first. The result is a network like the shipped ones: drososeg predict --model
+    Possible failures are checked first. The result is a network like the shipped ones: drososeg predict --model
     CHECKPOINT.
     """
     target = check_target(output, name, install=install)

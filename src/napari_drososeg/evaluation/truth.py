@@ -63,7 +63,7 @@ def detect_truth_format(truth: Stack, classes: ClassTable, sections: Sequence[in
         return "vnc"
     raise DrososegError(
         f"The truth '{truth.name}' contains the value {beyond[0]}, which is not in the class table (0 to "
-        f"{len(classes)}), and its values are not those of the public VNC data set."
+        f"{len(classes)}), and not all values are those of the public VNC data set."
     )
 
 

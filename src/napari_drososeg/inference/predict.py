@@ -39,13 +39,13 @@ class Predictor:
     config : PredictConfig
         How to predict.
     notify : callable, optional
-        Told, in one sentence each, of what a user should know: an unknown pixel size, memory that ran out.
+        Called with one-sentence notices for the user: an unknown pixel size, memory that ran out.
     fixed : bool
         Whether tile, device, engine and precision stay as they are when memory runs out; only the batch becomes
-        smaller then. For parts of one result that are made apart and have to fit.
+        smaller then. For parts of one result that are computed separately and have to match.
     cancelled : callable, optional
-        Asked while the network is prepared for this machine, which takes seconds when it is used for the first time,
-        and between the orientations of a tile; when it says yes, `Interrupted` is raised.
+        Called while the network is prepared for this machine, which takes seconds on first use, and between the
+        orientations of a tile; if it returns True, `Interrupted` is raised.
 
     Attributes
     ----------
