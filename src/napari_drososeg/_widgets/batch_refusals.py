@@ -100,7 +100,8 @@ def _area_problem(job: BatchJob) -> dict[str, str]:
             ours = file.readline().strip() == ",".join(COLUMNS)
     except OSError:
         ours = False
-    return {} if ours else {"areas": f"'{path}' exists and is not our area table; move it, or untick this."}
+    problem = f"'{path}' exists and was not written as an area table by this program; move it, or untick this."
+    return {} if ours else {"areas": problem}
 
 
 def header_problems(job: BatchJob, headers: Mapping[str, Stack | str], network: float | None) -> dict[str, str]:
@@ -138,7 +139,7 @@ def _undrawable(stacks: Sequence[Stack]) -> list[str]:
     from napari_drososeg.batch.overlays import MAX_PIXELS
 
     return [
-        f"Overlays are limited to sections of {MAX_PIXELS / 1e6:.0f} megapixels, and those of '{stack.name}' have "
+        f"Overlays are limited to sections of up to {MAX_PIXELS / 1e6:.0f} megapixels, and those of '{stack.name}' have "
         f"{stack.shape[1] * stack.shape[2] / 1e6:.0f}; untick this."
         for stack in stacks
         if stack.shape[1] * stack.shape[2] > MAX_PIXELS
