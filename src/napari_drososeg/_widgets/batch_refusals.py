@@ -139,8 +139,8 @@ def _undrawable(stacks: Sequence[Stack]) -> list[str]:
     from napari_drososeg.batch.overlays import MAX_PIXELS
 
     return [
-        f"Overlays are limited to sections of up to {MAX_PIXELS / 1e6:.0f} megapixels, and those of '{stack.name}' have "
-        f"{stack.shape[1] * stack.shape[2] / 1e6:.0f}; untick this."
+        f"Overlays are limited to sections of up to {MAX_PIXELS / 1e6:.0f} megapixels, and those of '{stack.name}' "
+        f"have {stack.shape[1] * stack.shape[2] / 1e6:.0f}; untick this."
         for stack in stacks
         if stack.shape[1] * stack.shape[2] > MAX_PIXELS
     ]
