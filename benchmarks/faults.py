@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-NOT_ENDED = "did not come to its end"
+NOT_ENDED = "previous run did not finish"
 """What the record says of a run that could not say so itself."""
 
 PROGRAM = "from napari_drososeg.cli import app; app()"

@@ -116,7 +116,7 @@ def test_a_description_of_too_large_a_number_is_refused() -> None:
 
 def test_somebody_elses_safetensors_file_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(DrososegError, match="none that napari-drososeg wrote"):
+    with pytest.raises(DrososegError, match="was not written by napari-drososeg"):
         load_spec(tmp_path / "other.safetensors")
 
 

@@ -104,13 +104,13 @@ class NetworkSpec:
         Raises
         ------
         DrososegError
-            If the text is no spec or was written by a newer version.
+            If the text is not a spec or was written by a newer version.
         """
         try:
             plain = json.loads(text)
             if plain["version"] > FORMAT_VERSION:
                 raise DrososegError(
-                    f"This network was saved in format {plain['version']}, this program knows up to "
+                    f"This network was saved in format {plain['version']}, but this version reads up to "
                     f"{FORMAT_VERSION}: update napari-drososeg."
                 )
             known = {f.name for f in dataclasses.fields(cls)}
@@ -118,7 +118,7 @@ class NetworkSpec:
             values["classes"] = ClassTable.from_list(plain["classes"])
             values["normalisation"] = Normalisation(**plain["normalisation"])
             if wrong := [k for k in _TEXTS if not isinstance(values[k], str)]:
-                raise TypeError(f"its {wrong[0]} is no text")
+                raise TypeError(f"its {wrong[0]} is not text")
             return cls(**values)
         except DrososegError:
             raise
@@ -222,7 +222,7 @@ def load_spec(path: str | Path) -> NetworkSpec:
             prefix = file.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
             if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-                raise DrososegError(f"'{path}' is not a network: it is no safetensors file, or is truncated.")
+                raise DrososegError(f"'{path}' is not a network: it is not a safetensors file, or is truncated.")
             header = json.loads(file.read(length))
         expected = (
             8 + length + max((int(v["data_offsets"][1]) for k, v in header.items() if k != "__metadata__"), default=0)
@@ -239,7 +239,7 @@ def load_spec(path: str | Path) -> NetworkSpec:
             f"The network '{path}' is damaged: {size} bytes where {expected} were written. Copy it again."
         )
     if text is None:
-        raise DrososegError(f"'{path}' is a safetensors file, but none that napari-drososeg wrote.")
+        raise DrososegError(f"'{path}' is a safetensors file, but was not written by napari-drososeg.")
     return NetworkSpec.from_json(text)
 
 

@@ -111,7 +111,7 @@ class ClassTable:
         Raises
         ------
         DrososegError
-            If a row lacks a key, a value is no number, or the table is not valid.
+            If a row lacks a key, a value is not a number, or the table is not valid.
         """
         try:
             return cls(tuple(SegmentationClass(int(str(r["value"])), str(r["name"]), str(r["color"])) for r in rows))

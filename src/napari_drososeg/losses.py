@@ -52,7 +52,7 @@ class LossConfig:
     def __post_init__(self) -> None:
         for name, weight in self.terms:
             if name not in LOSSES:
-                raise DrososegError(f"There is no loss '{name}'; choose from: {', '.join(LOSSES)}.")
+                raise DrososegError(f"Unknown loss '{name}'; choose from: {', '.join(LOSSES)}.")
             if not weight > 0:
                 raise DrososegError(f"The loss {name} has the weight {weight:g}; leave it out, or use one above 0.")
         if not self.terms:
@@ -76,7 +76,7 @@ class LossConfig:
             match = re.fullmatch(rf"(?:({number})\*)?([a-z-]+)(?::((?:{number})(?:,(?:{number}))*))?", part)
             if match is None or (match[3] and match[2] != "weighted"):
                 raise DrososegError(
-                    f"'{text}' is no loss; write it like cross-entropy+0.5*dice, with any of {', '.join(LOSSES)}."
+                    f"'{text}' is not a loss; write it like cross-entropy+0.5*dice, with any of {', '.join(LOSSES)}."
                 )
             terms.append((match[2], float(match[1] or 1)))
             weights = tuple(float(w) for w in match[3].split(",")) if match[3] else weights

@@ -335,9 +335,9 @@ def test_the_outline_is_called_after_its_image(bench: Bench) -> None:
     bench.settle()
     outline = bench.annotation.overview.layer
     assert outline is not None
-    assert outline.name == "em what trains"
+    assert outline.name == "em training area"
     bench.image.name = "second animal"
-    assert outline.name == "second animal what trains"
+    assert outline.name == "second animal training area"
     assert outline.metadata[MARK] == {"labels": "second animal"}
     outline.name = "mine"
     bench.image.name = "third animal"
@@ -421,7 +421,7 @@ def test_a_workspace_that_is_open_elsewhere_is_said(bench: Bench, tmp_path: Path
     bench.annotation.close()
     with open_workspace(bench.folder):
         bench.open()
-        assert "open in this program already" in bench.annotation.problem
+        assert "already open in this program" in bench.annotation.problem
         target.layer.paint((1, 10, 10), 2)
         bench.settle()
         assert (section(target) == 2).any()

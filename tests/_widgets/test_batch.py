@@ -266,7 +266,7 @@ def test_a_killed_process_is_said(open_batch: Any, qtbot: Any, volume: Path) -> 
     notification_manager.records.clear()
     os.kill(widget.runner._process._process.pid, signal.SIGKILL)
     finish(qtbot, widget)
-    assert "ended from outside" in widget.status.value
+    assert "process was killed" in widget.status.value
     assert states(widget) == {"stack.tif": "stopped"}
     assert widget.run_button.text == "Run"
     assert widget.run_button.enabled

@@ -105,7 +105,7 @@ def test_the_sample_folder_is_put_in(widget: Any, qtbot: Any) -> None:
         ({"source": "/no/such/folder"}, "source", "does not exist"),
         ({"pattern": "*.jpg"}, "pattern", "no images called '*.jpg'"),
         ({"output": ""}, "output", "Choose a folder for the labels"),
-        ({"output": "IN/0.tif"}, "output", "no folder"),
+        ({"output": "IN/0.tif"}, "output", "not a folder"),
         ({"output": "IN/below", "subfolders": True}, "output", "lies inside the input"),
         ({"precision": "f16"}, "precision", "f16 is for graphics cards"),
         ({"pixel_size": 4600.0}, "pixel_size", "check the unit"),
@@ -143,11 +143,11 @@ def test_outputs_that_cannot_be_written_are_marked_each_at_its_field(
     writable = batch_refusals.os.access
     monkeypatch.setattr(batch_refusals.os, "access", lambda p, mode: Path(p) != folder.parent and writable(p, mode))
     choose(qtbot, widget, overlays=False, probabilities=False)
-    wrong("areas", f"Nothing can be written to '{folder.parent}'; untick this, or choose another output folder.")
+    wrong("areas", f"Cannot write to '{folder.parent}'; untick this, or choose another output folder.")
     choose(qtbot, widget, areas=False)
     assert widget.run_button.enabled
     choose(qtbot, widget, probabilities=True)
-    wrong("probabilities", "Nothing can be written to")
+    wrong("probabilities", "Cannot write to")
     monkeypatch.undo()
     choose(qtbot, widget, probabilities=False, overlays=True)
     assert widget.run_button.enabled
@@ -170,7 +170,7 @@ def test_outputs_that_cannot_be_written_are_marked_each_at_its_field(
     wrong("output", "is a folder, and tiff labels are a file")
     (folder.parent / "notes.txt").touch()
     choose(qtbot, widget, output=str(folder.parent / "notes.txt" / "labels"))
-    wrong("output", "notes.txt' is a file, and so no folder can be in it")
+    wrong("output", "notes.txt' is a file and cannot contain a folder")
 
 
 def test_what_is_left_of_a_run_is_not_taken_for_all_of_it(widget: Any, qtbot: Any, done: BatchJob) -> None:
@@ -191,7 +191,7 @@ def test_a_single_file_that_cannot_be_done_is_marked(widget: Any, qtbot: Any, fo
     tifffile.imwrite(folder / "wide.tif", np.ones((9, 9), np.uint8), **micrometres)
     choose(qtbot, widget, source=str(folder / "wide.tif"))
     assert widget.marked("pixel_size")
-    assert "over 16 times off" in widget.problem.value
+    assert "by more than a factor of 16" in widget.problem.value
     assert "⚠" in widget.collapsible.text()  # the field is in the closed part
     choose(qtbot, widget, pixel_size=4.6)
     assert widget.run_button.enabled
@@ -226,7 +226,7 @@ def test_other_settings_than_before_are_marked(widget: Any, qtbot: Any, done: Ba
 def test_replacing_is_asked_about(widget: Any, qtbot: Any, done: BatchJob) -> None:
     choose(qtbot, widget, source=done.source, existing=True)
     widget.run_or_cancel()
-    assert "replaces 3 of the outputs" in widget._question.text()
+    assert "replaces 3 of the existing outputs" in widget._question.text()
     widget._question.button(QMessageBox.StandardButton.No).click()
     assert not widget.runner.busy
     assert widget._question is None
@@ -320,7 +320,7 @@ def test_a_strangers_picture_is_marked(widget: Any, qtbot: Any, folder: Path) ->
     choose(qtbot, widget, existing=True)
     assert widget.marked("overlays")
     assert not widget.marked("areas")
-    assert "1.png' exists and holds no overlays of ours" in widget.problem.value
+    assert "1.png' exists and does not contain overlays written by this program" in widget.problem.value
     assert "--" not in widget.problem.value
     choose(qtbot, widget, overlays=False)
     assert widget.run_button.enabled
@@ -368,7 +368,7 @@ def test_paths_are_taken_as_typed_or_dropped(text: str, path: str) -> None:
 
 def test_messages_speak_of_fields() -> None:
     text = in_words("'x' exists and is not in the record of this output; move it away or use --overwrite.")
-    assert text.endswith("move it away or use 'make all again'.")
+    assert text.endswith("move it away or use 'redo all'.")
 
 
 # ---------------------------------------------------------------- the table

@@ -180,7 +180,7 @@ def test_only_what_was_segmented_is_judged(open_evaluate: Any, qtbot: Any, done:
     for z in (1, 3):
         target.write(z, (slice(0, 40), slice(0, 60)), labels[z])
     widget.labels.value, widget.truth.value = target.layer, viewer.layers["right"]
-    assert widget.coverage.value == "Only sections segmented whole are judged: 2 of 5."
+    assert widget.coverage.value == "Only sections segmented completely are evaluated: 2 of 5."
     click(qtbot, widget.run_button)
     done(widget)
     assert widget.heading.value == "em [tiny] against right, 2 of 5 sections"
@@ -192,7 +192,7 @@ def test_only_what_was_segmented_is_judged(open_evaluate: Any, qtbot: Any, done:
     widget.in_view.value = True
     for z, said in (
         (1, ""),
-        (2, "Section 2 is segmented in part (50 %): the rest"),
+        (2, "Section 2 is partly segmented (50 %): the rest"),
         (4, "Section 4 is not segmented yet"),
     ):
         viewer.dims.set_point(0, z)
@@ -217,7 +217,7 @@ def test_a_section_that_is_only_begun_is_said(open_evaluate: Any, pair: Any) -> 
     assert not widget.coverage.visible
     target.write(3, (slice(0, 10), slice(0, 60)), np.ones((10, 60), np.uint8))
     widget.update_state()
-    assert widget.coverage.value == "Section 3 is segmented in part (25 %): the rest counts as wrong."
+    assert widget.coverage.value == "Section 3 is partly segmented (25 %): the rest counts as wrong."
     for z in range(5):
         target.write(z, (slice(0, 40), slice(0, 60)), np.ones((40, 60), np.uint8))
     widget.update_state()
@@ -238,15 +238,15 @@ def test_what_an_earlier_network_left_is_not_taken_for_that_of_the_last() -> Non
     for z in range(4):
         target.write(z, (slice(0, 8), slice(0, 8)), np.ones((8, 8), np.uint8))
     target.done_key = ("round 2",)
-    assert sections_of(target, 5, 2)[1].startswith("Section 2 is wholly or partly of an earlier run")
+    assert sections_of(target, 5, 2)[1].startswith("Section 2 is wholly or partly from an earlier run")
     chosen, said = sections_of(target, 5, None)
     assert chosen == (0, 1, 2, 3)
-    assert said.startswith("4 sections are wholly or partly of an earlier run")
+    assert said.startswith("4 sections are wholly or partly from an earlier run")
     target.done.add(2, (0, 8, 0, 8))
     assert sections_of(target, 5, 2) == ((2,), "")
     chosen, said = sections_of(target, 5, None)
     assert chosen == (2,)
-    assert said == "Only sections segmented whole with the last network and settings are judged: 1 of 5."
+    assert said == "Only sections segmented completely with the last network and settings are evaluated: 1 of 5."
 
 
 @pytest.mark.parametrize("kind", ["dask", "zarr", "2d", "multiscale"])
@@ -308,7 +308,7 @@ def test_what_cannot_work_is_marked_with_its_reason(open_evaluate: Any, qtbot: A
     widget.truth.value = layers["picture"]
     wrong("truth", "'picture' is an image layer", "Convert to Labels")
     widget.truth.value = widget.viewer.add_labels(np.zeros_like(truth), name="blank")
-    wrong("truth", "Nothing is labelled", "'blank'")
+    wrong("truth", "has no labels", "'blank'")
     blank = layers["blank"]
     blank.data[2, 0, 0] = 1
     blank.refresh()
@@ -317,7 +317,7 @@ def test_what_cannot_work_is_marked_with_its_reason(open_evaluate: Any, qtbot: A
     widget.in_view.value = True
     widget.viewer.dims.set_point(0, 1)
     qtbot.waitUntil(lambda: widget.marked("truth"), timeout=3000)
-    wrong("truth", "Nothing is labelled in 'blank' where it is compared")
+    wrong("truth", "'blank' has no labels in the compared area")
     widget.viewer.dims.set_point(0, 2)
     qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=3000)
 
@@ -325,13 +325,13 @@ def test_what_cannot_work_is_marked_with_its_reason(open_evaluate: Any, qtbot: A
     layers["said"].brush_size = 3
     layers["said"].paint((2, 10, 10), 7)
     qtbot.waitUntil(lambda: widget.marked("labels"), timeout=3000)
-    wrong("labels", "'said' holds the label 7", "3 mitochondria")
+    wrong("labels", "'said' contains the label 7", "3 mitochondria")
     layers["said"].undo()
     qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=3000)
 
     two = ClassTable((SegmentationClass(1, "in", "#000000"), SegmentationClass(2, "out", "#ffffff")))
     layers["said"].metadata["drososeg"] = {"classes": two.to_list()}
-    wrong("labels", "holds the label 3", "2 out")
+    wrong("labels", "contains the label 3", "2 out")
     layers["right"].metadata["drososeg"] = {"classes": DROSOPHILA_CLASSES.to_list()}
     wrong("truth", "classes of the layers differ")
     widget.viewer.add_labels(np.zeros((2, 5, 40, 60), np.uint8), name="movie")

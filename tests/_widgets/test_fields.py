@@ -95,7 +95,7 @@ def test_buttons_without_a_main_one_stand_at_the_left(form: FieldForm, qtbot: An
 def test_steps_that_the_effort_decides_say_so(qtbot: Any) -> None:
     form = RetrainForm()
     qtbot.addWidget(form)
-    assert form.steps.native.text() == "of the effort"
+    assert form.steps.native.text() == "from the effort"
     form.steps.value = 300
     assert form.steps.native.text() == "300"
 

@@ -217,7 +217,7 @@ def test_the_whole_loop(open_retrain: Any, qtbot: Any, file: Path) -> None:
     assert spec.title == "My fine network"
     click(qtbot, widget.next_button)
     qtbot.waitUntil(lambda: not widget.finder.busy, timeout=LONG)
-    assert "the network is unsure here" in widget.outcome
+    assert "the network is uncertain here" in widget.outcome
 
 
 def expected_labels(widget: Any, number: int) -> np.ndarray:
@@ -531,7 +531,7 @@ def test_reviewed_regions_keys_and_strip(open_retrain: Any, qtbot: Any, file: Pa
     assert overview().locked.sum() == 10 * 20
     assert not overview().trains.any()
     assert viewer.layers.selection.active is layer
-    outline = next(la for la in viewer.layers if "what trains" in la.name)
+    outline = next(la for la in viewer.layers if "training area" in la.name)
     qtbot.waitUntil(lambda: bool(np.asarray(outline.data[1]).any()), timeout=5000)
     np.testing.assert_array_equal(np.argwhere(outline.data == LOCKED).min(axis=0), (1, 10, 10))
     region = next(a.menu() for a in widget.region_menu().actions() if a.menu() is not None)
@@ -570,11 +570,11 @@ def test_labels_from_elsewhere_and_own_classes(open_retrain: Any, qtbot: Any, fi
     theirs[0, 10:20, 10:20], theirs[0, 30:40], theirs[2, 5, 5] = 2, 9, 1
     foreign = widget.viewer.add_labels(theirs, name="theirs")
     assert widget.foreign.visible
-    assert "Take these labels over" in widget.problem.value
+    assert "Copy these labels" in widget.problem.value
     click(qtbot, widget.right_button)
-    assert "being taken over" in widget.problems()["labels"]
+    assert "being copied" in widget.problems()["labels"]
     qtbot.waitUntil(lambda: not widget.taking.busy, timeout=20_000)
-    assert notification_manager.records[-1].message.startswith("800 pixels have a label that is no class (1 cyto")
+    assert notification_manager.records[-1].message.startswith("800 pixels have a label that is not a class (1 cyto")
     target = widget.target
     qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=20_000)
     assert not foreign.visible
@@ -592,7 +592,7 @@ def test_labels_from_elsewhere_and_own_classes(open_retrain: Any, qtbot: Any, fi
 
     other = widget.new_labels(own_classes("nucleus, vesicle"))
     assert widget.target is other
-    assert "other classes" in widget.problem.value
+    assert "different classes" in widget.problem.value
     widget.use_folder(file.with_name("second"))
     widget.annotation.use_classes(other.classes)
     widget.update_state()

@@ -82,7 +82,7 @@ def test_the_history_in_words() -> None:
     assert [cells for _, cells, _ in found] == [
         ["0", "right 50", "–", "–", ""],
         ["1", "right 50 → 75", "1,234", "12 s", "● in use"],
-        ["2", "IoU 81.0 → 80.0", "1,234", "12 s", "not taken"],
+        ["2", "IoU 81.0 → 80.0", "1,234", "12 s", "not used"],
     ]
     assert "Stopped" in found[2][2]
     assert "unet" in found[1][2]
@@ -323,7 +323,7 @@ def test_a_process_that_does_not_stop_is_ended_and_that_is_said(monkeypatch: pyt
     monkeypatch.setattr(training_run, "PATIENCE", -1.0)
     run, process = TrainingRun(), MagicMock(over=False)
     process.events.return_value = []
-    process.close.return_value = "The training was ended from outside, perhaps for want of memory."
+    process.close.return_value = "The training process was killed, perhaps because memory ran out."
     run.stage, run._process, run._begin = Stage.TRAINING, process, time.monotonic()
     ended: list[Any] = []
     run.finished.connect(ended.append)
@@ -357,4 +357,4 @@ def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     killed.kill()
     while not killed.over:
         time.sleep(0.01)
-    assert "ended from outside" in (killed.close() or "")
+    assert "process was killed" in (killed.close() or "")

@@ -334,7 +334,7 @@ def test_save_and_copy(
     widget.uncertainty.value = True
     assert "uncertainty" in widget.copy_button.tooltip
     click(qtbot, widget.copy_button)
-    assert "no uncertainty" in widget.status.value
+    assert "uncertainty is not included" in widget.status.value
     widget.uncertainty.value = False
     click(qtbot, widget.run_button)
     finish(widget)

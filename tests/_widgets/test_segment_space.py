@@ -30,7 +30,7 @@ def test_the_user_knows_better_than_a_wrong_scale(open_widget: Any, qtbot: Any, 
     assert widget.pixel_size.value == 9.2
     assert widget.run_button.enabled
     assert widget.job().config.pixel_size == 9.2
-    assert "1000 nm; what stands here counts" in widget.problem.value
+    assert "1000 nm; the value entered here is used instead" in widget.problem.value
     widget.network.value = "unet"  # nothing else puts the file's back
     assert widget.pixel_size.value == 9.2
     widget.pixel_size.value = 0

@@ -62,7 +62,7 @@ def test_pixel_size_is_asked_once_and_checked(open_widget: Any, qtbot: Any, fini
     widget = open_widget(stack)
     assert widget.marked("pixel_size")
     assert "once" in widget.pixel_size.tooltip
-    assert "how large its pixels are" in widget.problem.value  # to be seen without a hover, and no hindrance
+    assert "does not give its pixel size" in widget.problem.value  # to be seen without a hover, and no hindrance
     assert widget.problem.visible
     assert widget.run_button.enabled
     for wrong in (0.0, 4600.0):
@@ -161,7 +161,7 @@ def test_a_zoo_without_networks_is_said(
     qtbot.addWidget(widget)
     assert not widget.run_button.enabled
     assert widget.marked("network")
-    said_why = {"empty": "no network", "damaged": "u.safetensors", "cut short": "cannot be read"}[kind]
+    said_why = {"empty": "No network", "damaged": "u.safetensors", "cut short": "cannot be read"}[kind]
     assert said_why in widget.problem.value
     assert widget.problem.value in widget.network.tooltip
     assert widget.card_text.value == widget.problem.value
@@ -209,11 +209,11 @@ def test_labels_outside_the_table_are_refused_and_said(
     predicted = np.array(layer.data)
     layer.brush_size = 9
     layer.paint((1, 48, 40), 7)
-    qtbot.waitUntil(lambda: "no class" in widget.status.value, timeout=3000)
+    qtbot.waitUntil(lambda: "not a class" in widget.status.value, timeout=3000)
     click(qtbot, widget.run_button)
     finish(widget)
     np.testing.assert_array_equal(layer.data, predicted)
-    assert "given back" in widget.status.value
+    assert "returned to the network" in widget.status.value
     assert "painted pixels kept" not in widget.status.value
 
 

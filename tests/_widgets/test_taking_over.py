@@ -47,7 +47,7 @@ def test_the_viewer_goes_on_meanwhile_and_a_cancelled_one_keeps_what_is_there(
     taking.cancel()
     slow.gate.set()
     qtbot.waitUntil(lambda: not taking.busy, timeout=20_000)
-    assert taking.message == f"Cancelled: {100 // stack.shape[0]} % of by hand were taken over."
+    assert taking.message == f"Cancelled: {100 // stack.shape[0]} % of by hand were copied."
     qtbot.waitUntil(lambda: taking.message in widget.status.value, timeout=5000)
     assert foreign.visible
 

@@ -335,7 +335,7 @@ class TestTrouble:
         self, make: Run, folder: Path, stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "MAX_PIXELS", 96 * 80 - 1)
-        with pytest.raises(DrososegError, match=r"'stack' has 0; leave --overlays out, or choose a smaller region"):
+        with pytest.raises(DrososegError, match=r"'stack' has 0; omit --overlays, or choose a smaller region"):
             make(stack, tmp_path / "l.tif", CONFIG, overlays=tmp_path / "seen")
         tifffile.imwrite(folder / "s0.tif", np.ones((10, 10), np.uint8))
         batch = make(folder, tmp_path / "out", CONFIG, overlays=tmp_path / "seen")
@@ -354,9 +354,9 @@ class TestPlaces:
     @pytest.mark.parametrize(
         ("place", "reason"),
         [
-            ("out", "labels .* written over each other"),
-            ("out/s0.png/below", "written over each other"),
-            ("in", "lie among the inputs"),
+            ("out", "labels .* overwrite each other"),
+            ("out/s0.png/below", "overwrite each other"),
+            ("in", "be among the inputs"),
             ("a.png", "name of a file"),
             ("file", "name of a file"),
             ("out.zarr", "name of a file"),
@@ -373,7 +373,7 @@ class TestPlaces:
             job = plan_job(folder, str(tmp_path / "out"), None, subfolders=subfolders)
             config = BatchConfig(overlays=folder / "seen")
             if subfolders:
-                with pytest.raises(DrososegError, match="read the next time"):
+                with pytest.raises(DrososegError, match="read next time"):
                     config.check(job)
             else:
                 config.check(job)
@@ -383,7 +383,7 @@ class TestPlaces:
             climbing = folder / name
             tifffile.imwrite(climbing, sections[0])
             job = plan_job([climbing], str(tmp_path / "out"), None)
-            with pytest.raises(DrososegError, match="has a name that no folder of overlays can have"):
+            with pytest.raises(DrososegError, match="cannot be used for a folder of overlays"):
                 BatchConfig(overlays=tmp_path / "seen").check(job)
 
     def test_a_link_that_leads_out_is_refused(self, folder: Path, tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ class TestPlaces:
         (tmp_path / "seen").mkdir()
         (tmp_path / "seen" / "below").symlink_to(tmp_path / "elsewhere")
         job = plan_job(folder, str(tmp_path / "out"), None, subfolders=True)
-        with pytest.raises(DrososegError, match="link that leads out"):
+        with pytest.raises(DrososegError, match="link that points outside"):
             BatchConfig(overlays=tmp_path / "seen").check(job)
 
     def test_overwrite_replaces_only_ours(self, make: Run, folder: Path, tmp_path: Path) -> None:
@@ -407,10 +407,12 @@ class TestPlaces:
         assert holds_overlays(seen / "stack")
         Image.new("RGB", (3, 3)).save(seen / "stack" / "0007.png")
         assert not holds_overlays(seen / "stack")
-        with pytest.raises(DrososegError, match="holds no overlays of ours"):
+        with pytest.raises(DrososegError, match="does not contain overlays written by this program"):
             BatchConfig(overlays=seen, overwrite=True).check(job)
         (seen / "stack" / "0007.png").rename(seen / "s0.png")
-        with pytest.raises(DrososegError, match=r"s0.png' exists and holds no overlays of ours"):
+        with pytest.raises(
+            DrososegError, match=r"s0.png' exists and does not contain overlays written by this program"
+        ):
             BatchConfig(overlays=seen, overwrite=True).check(job)
 
 

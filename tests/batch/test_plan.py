@@ -71,7 +71,7 @@ def test_what_cannot_work_is_refused(sections: Path, tmp_path: Path) -> None:
             plan_job(*arguments)
 
     refused("does not exist", tmp_path / "nothing", "out.tif", None)
-    refused("is no name for --format png", sections, "out.tif", "png")
+    refused("does not match --format png", sections, "out.tif", "png")
     refused("the input itself", sections / "9.tif", str(sections / "9.tif"), None)
     refused("the input itself", sections, str(sections), None)
     refused("lies inside the input", sections, str(sections / "labels.tif"), None)

@@ -172,7 +172,7 @@ class TestResume:
         counts = [e for e in batch.run() if e.kind == "progress" and e.text == "block"]
         assert (counts[0].done, counts[0].total, counts[-1].done) == (5, 12, 12)
         assert content(out) == content(tmp_path / "undisturbed" / "out.zarr")
-        assert "the run before did not come to its end" in batch.manifest.path.read_text()
+        assert "the previous run did not finish" in batch.manifest.path.read_text()
         assert not partial.exists()
         assert finished(make(volume, out, resume=True)) == ["skipped"]
 
@@ -187,7 +187,7 @@ class TestResume:
             make(volume, out, resume=True, block=(1, 128, 128))
         with pytest.raises(DrososegError, match=r"--engine was torch, now openvino"):
             make(volume, out, resume=True, predict=replace(PREDICT, engine="openvino"))
-        with pytest.raises(DrososegError, match=r"left by a run that was stopped; use --resume"):
+        with pytest.raises(DrososegError, match=r"left by an interrupted run; use --resume"):
             make(volume, out)
         zarr.open_array(volume, mode="r+")[0, 0, 0] = 7
         assert "in.zarr' was changed since this volume was begun" in finished(make(volume, out, resume=True))[0]

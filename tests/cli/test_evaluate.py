@@ -105,8 +105,8 @@ def test_nothing_compared_and_nothing_of_another_kind_is_written_over(drososeg: 
     pred, truth = tmp_path / "pred.tif", tmp_path / "truth.tif"
     for option in ("--csv", "--error-map"):
         for path in (pred, truth):
-            assert "compared" in drososeg("evaluate", pred, truth, option, path, code=2).stderr
-        assert "lies in" in drososeg("evaluate", folder, folder, option, folder / "new.tif", code=2).stderr
+            assert "one of the inputs" in drososeg("evaluate", pred, truth, option, path, code=2).stderr
+        assert "inside one" in drososeg("evaluate", folder, folder, option, folder / "new.tif", code=2).stderr
         assert "notes.txt' exists" in drososeg("evaluate", pred, truth, option, notes, code=2).stderr
         assert "exists" in drososeg("evaluate", pred, truth, option, folder, code=2).stderr
     both = ("--csv", tmp_path / "a.tif", "--error-map", tmp_path / "a.tif")

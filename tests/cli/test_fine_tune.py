@@ -95,7 +95,7 @@ def test_a_workspace_gains_a_round(
         ((), "--workspace DIR"),
         (("a.tif", "b.tif"), "-o NETWORK.safetensors"),
         (("a.tif", "b.tif", "-o", "x.pt"), "written as .safetensors"),
-        (("--workspace", "w", "--classes", "c.json"), "A workspace has its classes"),
+        (("--workspace", "w", "--classes", "c.json"), "A workspace has its own classes"),
         (("a.tif", "--workspace", "w"), "either"),
         (("--workspace", "w", "--effort", "heroic"), "quick, balanced or thorough"),
         (("--workspace", "w"), "no workspace in"),

@@ -84,7 +84,7 @@ def test_info_says_what_predict_would_refuse(drososeg: Run, own: Path, stack_fil
     assert [(n["scale"], n["seconds"]) for n in facts["networks"] if n["name"] == "tiny"] == [(None, None)]
     assert "refused: check the pixel size" in drososeg("info", stack_file, "--pixel-size", 4600).stdout
     for size in (0, -4.6, "nan"):
-        assert "no size in nm" in drososeg("info", stack_file, "--pixel-size", size, code=2).stderr
+        assert "not a size in nm" in drososeg("info", stack_file, "--pixel-size", size, code=2).stderr
 
 
 def test_info_estimates_from_an_earlier_run(drososeg: Run, own: Path, stack_file: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_halo() -> None:
     assert parse_halo("exact") == "exact"
     assert parse_halo("96") == 96
     for text in ("-1", "none", "1.5"):
-        with pytest.raises(DrososegError, match="no halo"):
+        with pytest.raises(DrososegError, match="not a halo"):
             parse_halo(text)
 
 

@@ -282,14 +282,14 @@ def test_a_bad_file_does_not_stop_the_others(predict: Run, drososeg: Run, stack_
     ("arguments", "message"),
     [
         (("--sections", "0-3"), "no section 3"),
-        (("--sections", "x"), "no choice of sections"),
-        (("--roi", "0:97,0:80"), "reaches outside"),
-        (("--halo", "wide"), "no halo"),
+        (("--sections", "x"), "not a list of sections"),
+        (("--roi", "0:97,0:80"), "extends beyond"),
+        (("--halo", "wide"), "not a halo"),
         (("--orientations", 3), "number of orientations is 1, 2, 4 or 8, not 3"),
         (("--format", "jpg"), "--format jpg is not known"),
         (("--engine", "tpu"), "--engine tpu is not known"),
-        (("--device", "cuda:99"), "no device 'cuda:99'"),
-        (("--pixel-size", "0"), "no size in nm"),
+        (("--device", "cuda:99"), "The device 'cuda:99' is not available"),
+        (("--pixel-size", "0"), "not a size in nm"),
         (("--resume", "--overwrite"), "contradict"),
         (("--probabilities", "p.tif"), "written as .zarr"),
     ],
@@ -312,7 +312,7 @@ def test_choices_within_a_stack_do_not_go_with_many(drososeg: Run, stack_folder:
         assert "output file such as labels.tif" in result.stderr
     one = ("--probabilities", tmp_path / "p.zarr")
     result = drososeg("predict", stack_folder, "-o", tmp_path / "out", *one, code=2)
-    assert "these are 3; name a folder" in result.stderr
+    assert "there are 3; name a folder" in result.stderr
 
 
 def test_quiet_says_nothing(drososeg: Run, stack_folder: Path, tmp_path: Path, network: Path) -> None:

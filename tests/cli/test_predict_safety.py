@@ -55,7 +55,7 @@ class TestProbabilities:
     def test_never_share_a_name_with_the_labels(self, predict: Run, stack_file: Path, tmp_path: Path) -> None:
         for name in ("x.zarr", "x.zarr/p.zarr"):
             result = predict(stack_file, "-o", tmp_path / "x.zarr", "--probabilities", tmp_path / name, code=2)
-            assert "over each other" in result.stderr
+            assert "overwrite each other" in result.stderr
         assert not (tmp_path / "x.zarr").exists()
 
     @pytest.mark.parametrize("flag", ["--resume", "--overwrite"])
@@ -63,7 +63,7 @@ class TestProbabilities:
         other = tmp_path / "other.zarr"
         zarr.create_array(other, data=np.arange(9))
         result = predict(stack_file, "-o", tmp_path / "l.tif", "--probabilities", other, flag, code=2)
-        assert "holds no probabilities of ours" in result.stderr
+        assert "does not contain probabilities written by this program" in result.stderr
         np.testing.assert_array_equal(zarr.open_array(other, mode="r")[:], np.arange(9))
 
     def test_overwrite_replaces_our_own(self, predict: Run, stack_file: Path, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_a_stopped_run_goes_on(train: Run, tmp_path: Path, monkeypatch: pytest.M
         result = train(broken, *options, code=130)
     assert "stopped" in result.stderr
     assert not broken.exists()
-    assert "use --resume to go on" in train(broken, *options, code=2).stderr
+    assert "use --resume to continue" in train(broken, *options, code=2).stderr
     *found, done = events(train(broken, *options, "--resume"))
     assert [(e["step"], e["loss"]) for e in found] == [(e["step"], e["loss"]) for e in expected[2:4]]
     assert load_spec(broken).training["curve"]["step"] == [1, 2, 3, 4]
@@ -123,7 +123,7 @@ def test_all_that_is_wrong_is_said_at_once(train: Run, tmp_path: Path, labels_fi
     assert len(result.stderr.splitlines()) == 1
     for part in (
         "Section 0 of 'stack' is 96 x 80 px, smaller than a patch of 90 px",
-        "section 1 of 'stack' holds the label 9, but there are only 3 classes",
+        "section 1 of 'stack' contains the label 9, but there are only 3 classes",
         "no pixel is labelled mitochondria (3)",
         "plateau follows the validation loss",
     ):
@@ -148,13 +148,13 @@ def test_a_damaged_file_is_named(drososeg: Run, stack_folder: Path, labels_file:
     [
         (("--argument", "width"), "write it like width=0.5"),
         (("--argument", "breadth=1"), "does not take breadth"),
-        (("--architecture", "vnet"), "no architecture 'vnet'"),
-        (("--loss", "mse"), "There is no loss 'mse'"),
-        (("--augmentation", "wild"), "no augmentation 'wild'"),
+        (("--architecture", "vnet"), "Unknown architecture 'vnet'"),
+        (("--loss", "mse"), "Unknown loss 'mse'"),
+        (("--augmentation", "wild"), "Unknown augmentation 'wild'"),
         (("--schedule", "cosine"), "--schedule cosine"),
         (("--sections", "0-7"), "There is no section 3"),
         (("--validation", "0-2"), "No section is left"),
-        (("--validation", "1.5"), "no share between 0 and 1"),
+        (("--validation", "1.5"), "not a fraction between 0 and 1"),
         (("--sections", "0-1", "--validation", "1"), "it cannot be in both"),
         (("--classes", "nothing.json"), "Cannot read 'nothing.json'"),
         (("--from", "nothing"), "There is no network 'nothing'"),

@@ -61,7 +61,7 @@ def test_devices_draw_together_what_one_would(section: AnnotatedSection) -> None
     for rank, share in enumerate(shares):
         assert torch.equal(share.images, whole.images[rank::2])
         assert torch.equal(share.labels, whole.labels[rank::2])
-    with pytest.raises(DrososegError, match="cannot be shared by 4 devices"):
+    with pytest.raises(DrososegError, match="cannot be split among 4 devices"):
         PatchSampler([section], 16, 6, Augmentation(), seed=3, ranks=4)
 
 

@@ -42,9 +42,9 @@ def test_batch_then_tile_are_halved_and_results_stay_the_same(tiny_network, text
     predictor._network.engine = engine = SmallMemory(predictor._network.engine, 250 * 250)
     labels = run(predictor, stack)
     assert [n.split(";")[1].strip() for n in notices] == [
-        "going on with 2 instead of 4 tiles at a time.",
-        "going on with 1 instead of 2 tiles at a time.",
-        "going on with tiles of 208 instead of 400 px.",
+        "continuing with 2 instead of 4 tiles at a time.",
+        "continuing with 1 instead of 2 tiles at a time.",
+        "continuing with tiles of 208 instead of 400 px.",
     ]
     assert max(np.prod(s) for s in engine.seen) <= 250 * 250
     assert np.mean(labels == predict(stack, tiny_network, config)) > 0.999
@@ -59,7 +59,7 @@ def test_a_device_that_is_full_hands_over_to_the_processor(tiny_network, texture
     tasks = Predictor(tiny_network, CONFIG).plan(stack)
     predictor.config = replace(CONFIG, batch=1)
     assert len(list(predictor.run(stack, tasks))) == len(tasks)
-    assert notices[-1] == "Memory of the device ran out; going on with the processor."
+    assert notices[-1] == "The device ran out of memory; continuing on the processor."
     assert predictor.description == "CPU, PyTorch, " + predictor.description.rsplit(" ", 1)[1]
 
 

@@ -207,8 +207,8 @@ def test_memory_that_runs_out_makes_batch_and_tile_smaller_and_keeps_the_average
     for result in predictor.run(stack, predictor.plan(stack)):
         labels[result.z, *result.slices] = result.labels
     assert [n.split(";")[1].strip() for n in notices] == [
-        "going on with 1 instead of 2 tiles at a time.",
-        "going on with tiles of 208 instead of 400 px.",
+        "continuing with 1 instead of 2 tiles at a time.",
+        "continuing with tiles of 208 instead of 400 px.",
     ]
     expected = predict(stack, network, config)
     assert np.mean(labels == expected) > 0.9999  # a sum in another order may differ in its last bit

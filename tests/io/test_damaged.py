@@ -170,7 +170,7 @@ def test_mixed_and_empty_folders(folder: Path, tmp_path: Path, volume: NDArray[n
     (folder / "Thumbs.db").write_text("x")
     assert read_stack(folder).n_sections == 6
     (folder / "notes.txt").write_text("x")
-    refused(folder, "other files", "notes.txt")
+    refused(folder, "files other than", "notes.txt")
     (folder / "notes.txt").unlink()
     Image.fromarray(volume[0]).save(folder / "99.png")
     refused(folder, "mixes TIFF and PNG", "99.png")
@@ -218,7 +218,7 @@ def test_missing_shard(tmp_path: Path, volume: NDArray[np.uint8]) -> None:
 def test_zarr_without_chunks_or_metadata(tmp_path: Path, volume: NDArray[np.uint8]) -> None:
     path = tmp_path / "a.zarr"
     zarr.create_array(str(path), shape=volume.shape, dtype=volume.dtype, chunks=(1, 24, 64))
-    refused(path, "holds no chunk at all")
+    refused(path, "contains no chunks")
     (path / "zarr.json").write_text("{ not json")
     refused(path, "cannot be read as zarr")
     (path / "zarr.json").unlink()
@@ -230,7 +230,7 @@ def test_zarr_group_that_is_no_image(tmp_path: Path, volume: NDArray[np.uint8]) 
     group.create_array("raw", data=volume)
     np.testing.assert_array_equal(read_stack(tmp_path / "a.zarr").data, volume)  # only one: that one
     group.create_array("other", data=volume)
-    refused(tmp_path / "a.zarr", "open one of what it holds: other, raw")
+    refused(tmp_path / "a.zarr", "open one of its contents: other, raw")
     np.testing.assert_array_equal(read_stack(tmp_path / "a.zarr" / "raw").data, volume)
 
 

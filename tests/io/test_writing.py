@@ -158,7 +158,7 @@ def test_ome_zarr_is_valid_for_ome_zarr_py(tmp_path: Path, labels: NDArray[np.ui
 def test_a_name_that_says_another_format_is_refused(
     tmp_path: Path, labels: NDArray[np.uint8], name: str, form: str
 ) -> None:
-    with pytest.raises(DrososegError, match=f"{name} is no name for the format '{form}'"):
+    with pytest.raises(DrososegError, match=f"{name} does not match the format '{form}'"):
         write_labels(tmp_path / name, labels, format=form)
     assert list(tmp_path.iterdir()) == []
 
@@ -194,7 +194,7 @@ def test_values_that_are_no_labels_are_refused(tmp_path: Path) -> None:
         (np.full((2, 4, 4), 256), "Label 256"),
         (np.full((2, 4, 4), -1), "Label -1"),
         (np.zeros((2, 4, 4), float), "must be integers"),
-        (np.zeros((2, 2, 4, 4), int), "no stack"),
+        (np.zeros((2, 2, 4, 4), int), "not a stack"),
     ):
         with pytest.raises(DrososegError, match=match):
             write_labels(tmp_path / "a.tif", wrong)
@@ -208,10 +208,10 @@ def test_targets_that_cannot_be(tmp_path: Path, labels: NDArray[np.uint8]) -> No
     (tmp_path / "full" / "thesis.doc").write_text("precious")
     (tmp_path / "file").write_text("precious")
     for target, form, match in (
-        ("full", "png", "something else"),
+        ("full", "png", "something other"),
         ("file", "png", "is a file"),
-        ("a.jpg", None, "cannot be told"),
-        ("a.tif", "jpeg", "no format 'jpeg'"),
+        ("a.jpg", None, "cannot be determined"),
+        ("a.tif", "jpeg", "Unknown format 'jpeg'"),
         ("file/a.tif", None, "cannot be made"),
     ):
         with pytest.raises(DrososegError, match=match):

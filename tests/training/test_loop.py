@@ -208,7 +208,7 @@ def test_transfer_takes_what_fits(section: AnnotatedSection) -> None:
     taken = [k for k in own if k in source and own[k].ndim and torch.equal(own[k], source[k])]
     assert 0 < training.transferred <= len(taken) < len(own)
     assert any(".encoder." in k for k in taken)
-    with pytest.raises(DrososegError, match="Nothing of the network"):
+    with pytest.raises(DrososegError, match="No weights of the network"):
         Training([section], CONFIG, transfer={"something": torch.zeros(3)})
 
 

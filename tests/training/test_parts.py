@@ -121,11 +121,11 @@ def test_all_problems_are_named_at_once(section: AnnotatedSection) -> None:
     text = "; ".join(problems)
     for part in (
         "small.tif is 20 x 96 px, smaller than a patch of 32 px",
-        "small.tif holds the label 7, but there are only 3 classes",
+        "small.tif contains the label 7, but there are only 3 classes",
         "crooked.tif: the image is (96, 96), its labels are (96, 95) px",
         "taught: the teacher is (2, 96, 96), not (3, 96, 96)",
         "plateau follows the validation loss",
-        "a batch of 3 patches cannot be shared by 2 devices",
+        "a batch of 3 patches cannot be split among 2 devices",
     ):
         assert part in text
     missing = find_problems([two], TrainConfig(patch=32), classes=DROSOPHILA_CLASSES)

@@ -174,7 +174,7 @@ def test_another_image_is_refused_with_the_way_out(workspace: Workspace, image: 
     for wrong, why in (
         (as_stack(pixels[:2]), "shape"),
         (as_stack(pixels.astype(np.uint16)), "uint16"),
-        (as_stack(pixels), "its pixels are others"),
+        (as_stack(pixels), "its pixels differ"),
     ):
         with pytest.raises(DrososegError, match=f"{why}.*choose another folder"):
             open_workspace(workspace.folder, wrong)
@@ -193,7 +193,7 @@ def test_sections_of_an_image_in_no_file_are_copied(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).normal(0, 1, (4, 50, 60)).astype(np.float32)
     stack = as_stack(pixels, voxel_size=(40.0, 8.0, 8.0))
     with create_workspace(tmp_path / "w", stack) as workspace:
-        with pytest.raises(DrososegError, match="in no file"):
+        with pytest.raises(DrososegError, match="not in a file"):
             workspace.stack()
         workspace.copy.add(stack, [2])
         workspace.copy.add(stack, [2, 0])
@@ -207,7 +207,7 @@ def test_sections_of_an_image_in_no_file_are_copied(tmp_path: Path) -> None:
 def test_what_is_no_workspace_is_left_alone(tmp_path: Path, image: Stack) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").touch()
-    with pytest.raises(DrososegError, match="no workspace"):
+    with pytest.raises(DrososegError, match="not a workspace"):
         create_workspace(tmp_path / "thesis", image)
     with pytest.raises(DrososegError, match="no workspace"):
         open_workspace(tmp_path / "thesis")
@@ -218,7 +218,7 @@ def test_what_is_no_workspace_is_left_alone(tmp_path: Path, image: Stack) -> Non
     ("change", "message"),
     [
         ({"version": 99}, "update napari-drososeg"),
-        ({"format": "other"}, "no workspace"),
+        ({"format": "other"}, "not a workspace"),
         ({"image": {}}, "damaged"),
         ({"classes": [{"value": 5}]}, "class"),
     ],
@@ -276,7 +276,7 @@ def test_a_reader_leaves_a_half_written_chunk_alone_and_the_owner_removes_it(wor
 def test_a_reader_cannot_write(workspace: Workspace) -> None:
     with (
         open_workspace(workspace.folder, write=False) as reader,
-        pytest.raises(DrososegError, match="reading only"),
+        pytest.raises(DrososegError, match="read-only"),
     ):
         reader.save_settings(pixel_size=4.0)
 

@@ -17,11 +17,11 @@ def found(*right: int) -> NetworkScores:
 @pytest.mark.parametrize(
     ("before", "after", "adopted", "verdict"),
     [
-        (found(60, 60, 60), found(90, 90, 1), False, "It no longer finds mitochondria where that was painted; 60.3%"),
-        (found(60, 60, 0), found(90, 90, 1), True, "60.0% of the annotated pixels are right, after 40.0%."),
+        (found(60, 60, 60), found(90, 90, 1), False, "It no longer finds mitochondria where it was painted; 60.3%"),
+        (found(60, 60, 0), found(90, 90, 1), True, "60.3% of the annotated pixels are correct, 40.0% before."),
         (found(60, 60, 0), found(50, 50, 1), False, "Only 33.7%"),
-        (None, found(90, 90, 1), False, "It does not find mitochondria where that was painted; 60.3%"),
-        (None, found(90, 90, 90), True, "90.0% of the annotated pixels are right."),
+        (None, found(90, 90, 1), False, "It does not find mitochondria where it was painted; 60.3%"),
+        (None, found(90, 90, 90), True, "90.0% of the annotated pixels are correct."),
     ],
 )
 def test_a_class_can_only_vanish_where_it_was_found(
@@ -35,4 +35,4 @@ def test_a_class_can_only_vanish_where_it_was_found(
 def test_the_first_network_of_some_classes_is_put_to_use_with_what_it_lacks() -> None:
     adopted, verdict = decide(None, found(90, 90, 1), DROSOPHILA_CLASSES, first=True)
     assert adopted
-    assert verdict.startswith("It does not find mitochondria yet where that was painted: paint more of it")
+    assert verdict.startswith("It does not find mitochondria yet where it was painted: paint more of it")

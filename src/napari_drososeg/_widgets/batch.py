@@ -113,10 +113,12 @@ class BatchWidget(BatchChoice):
         if runner.busy:
             button.text = "Cancelling" if state is State.CANCELLING else "Cancel"
             button.enabled = state is not State.CANCELLING
-            button.tooltip = "Finishes the block that is being made and stops. What is done stays; Run does the rest."
+            button.tooltip = (
+                "Finishes the current block and stops. Finished results are kept; Run continues with the rest."
+            )
         else:
             button.text, button.enabled = "Run", not problems and self.looked_job == self.job()
-            button.tooltip = reason or "Segments all files of the table that are not done."
+            button.tooltip = reason or "Segments all files in the table that are not done."
         self._show_progress()
         record = self.record_path
         self.record_button.enabled = record is not None
@@ -127,7 +129,7 @@ class BatchWidget(BatchChoice):
         )
         self.copy_button.enabled = self.job() is not None
         self.copy_button.tooltip = (
-            "Puts the command line for the same job on the clipboard, to run it without a screen."
+            "Copies the command line for the same job to the clipboard, to run it without a graphical interface."
         )
 
     def _show_progress(self) -> None:
@@ -174,7 +176,7 @@ class BatchWidget(BatchChoice):
             self.update_state()
             return
         if outlook.replaces and not self._confirmed:
-            self._ask([f"it replaces {outlook.replaces} of the outputs that are there"])
+            self._ask([f"it replaces {outlook.replaces} of the existing outputs"])
             return
         self._confirmed = False
         self.shown_job = job
@@ -191,7 +193,7 @@ class BatchWidget(BatchChoice):
             lines.append(
                 f"{flight['n_items']} to do, {flight['n_done']} done; {flight['pixels'] / 1e6:,.0f} Mpx; at most "
                 f"{flight['bytes_needed'] / 1e9:.1f} GB on disk, {flight['bytes_free'] / 1e9:.1f} GB free; about "
-                f"{flight['bytes_of_memory'] / 1e9:.1f} GB of memory for each worker."
+                f"{flight['bytes_of_memory'] / 1e9:.1f} GB of memory per worker."
             )
         buttons = QMessageBox.StandardButton.Yes | QMessageBox.StandardButton.No
         self._question = QMessageBox(QMessageBox.Icon.Question, "Batch predict", "\n".join(lines), buttons, self)
@@ -229,7 +231,7 @@ class BatchWidget(BatchChoice):
         job = self.job()
         if job is not None:
             QApplication.clipboard().setText(job.command())
-            self.status.value, self.status.visible = "The command is on the clipboard.", True
+            self.status.value, self.status.visible = "Command copied to the clipboard.", True
 
     def _source_menu(self) -> None:
         menu = QMenu(self)

@@ -22,7 +22,7 @@ REMEMBERED = (
     "precision", "halo", "orientations", "workers", "check_sections",
 )  # fmt: skip
 """What belongs to the images, such as their pixel size, is not; the folders are, so that a run can be gone on with. Nor
-is what becomes of finished outputs: *make all again* would replace them the next day, when the rest is wanted."""
+is what becomes of finished outputs: *redo all* would replace them the next day, when the rest is wanted."""
 
 EMPTY = "Choose a folder of images."
 LOOK_MS = 300
@@ -155,7 +155,7 @@ class BatchChoice(BatchForm):
 
     def _look_failed(self, error: Exception) -> None:
         self.outlook, self.looked_job = None, None
-        self._failed_look = f"It cannot be looked into: {error}"
+        self._failed_look = f"The input cannot be read: {error}"
 
     def _look_ended(self) -> None:
         job, self._looking = self._looking, None
@@ -179,7 +179,7 @@ class BatchChoice(BatchForm):
         if job is None:
             return ""
         if outlook is None or self.looked_job != job:
-            return "" if self._failed_look else "Looking into the folder …"
+            return "" if self._failed_look else "Reading the folder …"
         n, rate = len(outlook.rows), self.probed.seconds_per_pixel
         if not n:
             return ""
@@ -189,14 +189,14 @@ class BatchChoice(BatchForm):
         if outlook.n_done == n:
             parts.append("nothing left to do")
         elif rate is None:
-            parts.append("time not known before this network has run here")
+            parts.append("time unknown until this network has run on this machine")
         elif outlook.pixels is not None:  # else none of the headers that were read is readable
             parts.append(f"about {duration(rate * outlook.pixels / max(1, job.workers))}")
         lines = [", ".join(parts)]
         spec = self.card.spec if self.card is not None else None
         if outlook.sizes_unknown and spec is not None:
-            size = f"the network's {spec.pixel_size:g} nm is taken"
-            lines.append(f"{MARK}Files do not say how large their pixels are: {size}, unless Advanced says another.")
+            size = f"the network's {spec.pixel_size:g} nm is used"
+            lines.append(f"{MARK}The files do not give a pixel size: {size}, unless set under Advanced.")
         if outlook.left_out:
             n = len(outlook.left_out)
             lines.append(f"left out: {n} other{'s' if n > 1 else ''}, such as {printable(outlook.left_out[0])}")

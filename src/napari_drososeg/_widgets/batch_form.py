@@ -25,8 +25,8 @@ class BatchForm(NetworkChoice):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(
-            "Width of a pixel in nanometres, for all files. 0 takes what each file says of itself, and the network's "
-            "own size where it says nothing. A wrong size makes every network fail.",
+            "Pixel size in nanometres, for all files. 0 uses the size given in each file, or the network's own where "
+            "the file gives none. Every network fails with a wrong size.",
             parent,
         )
         self._build_input()
@@ -40,29 +40,30 @@ class BatchForm(NetworkChoice):
     def _build_input(self) -> None:
         self.source = LineEdit(
             name="source",
-            tooltip="The folder whose images are segmented, or one image. They are only read.",
+            tooltip="The folder of images to segment, or a single image. Input files are never changed.",
         )
-        self.source_button = PushButton(text="…", tooltip="Chooses the folder, or a single file.")
-        self.empty_text = note("Choose a folder of images above. To see how it goes without images of your own:")
+        self.source_button = PushButton(text="…", tooltip="Selects the folder or a single file.")
+        self.empty_text = note("Choose a folder of images above. To try it without images of your own:")
         self.sample_button = PushButton(
             text="Make a sample folder",
-            tooltip="Draws eight synthetic sections into a new temporary folder and puts it in above.",
+            tooltip="Creates eight synthetic sections in a new temporary folder and selects it above.",
         )
         self.files = ComboBox(
             name="files",
             choices=[("one stack each", False), ("sections of one stack", True)],
-            tooltip="Whether every file is a stack of its own and gets labels of its own, or all files of the folder "
-            "are the sections of one stack, in the order of the numbers in their names.",
+            tooltip="Whether every file is a separate stack with its own labels, or all files in the folder are the "
+            "sections of one stack, ordered by the numbers in their names.",
         )
         self.pattern = LineEdit(
             name="pattern",
             value="*",
-            tooltip="Only files with such names are taken: * stands for any letters, ? for one. *.tif takes all TIFFs.",
+            tooltip="Only files whose names match are used: * stands for any characters, ? for a single one. *.tif "
+            "selects all TIFF files.",
         )
         self.subfolders = CheckBox(
             name="subfolders",
             text="subfolders",
-            tooltip="Takes files in folders below as well; the labels get the same folders.",
+            tooltip="Includes files in subfolders; the labels are written to the same subfolders.",
         )
         small(self.source_button)
         self.empty = column(self.empty_text, self.sample_button)
@@ -78,39 +79,41 @@ class BatchForm(NetworkChoice):
     def _build_output(self) -> None:
         self.output = LineEdit(
             name="output",
-            tooltip="The folder that the labels go to; it is made if it is missing. The record of the run lies in it.",
+            tooltip="The folder the labels are written to; it is created if missing. It also holds the record of the "
+            "run.",
         )
-        self.output_button = PushButton(text="…", tooltip="Chooses the folder.")
+        self.output_button = PushButton(text="…", tooltip="Selects the folder.")
         self.form = ComboBox(
             name="form",
             choices=list(FORMATS.items()),
-            tooltip="TIFF and PNG show in class colours in any program, OME-TIFF keeps the voxel size best, OME-Zarr "
-            "is for stacks larger than memory: it is made block by block, and finished blocks survive a stop.",
+            tooltip="TIFF and PNG show class colours in any program, OME-TIFF keeps the voxel size best, OME-Zarr is "
+            "for stacks larger than memory: it is written block by block, and finished blocks survive a stop.",
         )
         self.areas = CheckBox(
             name="areas",
             text="area table",
             value=True,
-            tooltip="Writes how much of each class there is, per file and section, as a CSV file beside the labels: "
-            "pixels, µm², share, and µm³ of whole stacks.",
+            tooltip="Writes the area of each class, per file and section, to a CSV file beside the labels: pixels, "
+            "µm², share, and µm³ for whole stacks.",
         )
         self.probabilities = CheckBox(
             name="probabilities",
             text="probabilities",
-            tooltip="Writes the probability of every class at every pixel, a zarr for each file, to a folder beside "
-            "the labels. It takes 2 bytes a pixel and class.",
+            tooltip="Writes the probability of every class at every pixel, one zarr per file, to a folder beside the "
+            "labels. It takes 2 bytes per pixel and class.",
         )
         self.overlays = CheckBox(
             name="overlays",
             text="overlays",
-            tooltip="Writes pictures to look through: the image with the class colours half-transparent over it, a PNG "
-            "for each section, in a folder beside the labels. Where labels are done they are only drawn.",
+            tooltip="Writes pictures for visual inspection: the image with the class colours half-transparent over "
+            "it, one PNG per section, in a folder beside the labels. Where labels are done, only the pictures are "
+            "drawn.",
         )
         self.existing = ComboBox(
             name="existing",
-            choices=[("keep, do the rest", False), ("make all again", True)],
-            tooltip="What happens to labels that are there. Keeping goes by the record, also after a crash: what it "
-            "says is done is not done again. Making all again replaces files of the same names.",
+            choices=[("keep, do the rest", False), ("redo all", True)],
+            tooltip="What to do with existing labels. Keeping follows the record, also after a crash: what it lists "
+            "as done is not done again. Redo all replaces files of the same names.",
         )
         small(self.output_button)
         self.outputs = column(
@@ -126,21 +129,21 @@ class BatchForm(NetworkChoice):
         self._layout.addWidget(self.summary.native)
 
     def _build_advanced(self) -> None:
-        self.pixel_size.native.setSpecialValueText("as the files say")
+        self.pixel_size.native.setSpecialValueText("as in the files")
         self.workers = SpinBox(
             name="workers",
             value=0,
             min=0,
             max=os.cpu_count() or 1,
-            tooltip="Helping processes on this machine. More than one pays where there are many cores; each needs "
-            "memory of its own. One that dies is replaced. 0 works without.",
+            tooltip="Additional worker processes on this machine. More than one helps on machines with many cores; "
+            "each needs its own memory. A worker that dies is replaced. 0 runs without workers.",
         )
         self.check_sections = CheckBox(
             name="check_sections",
-            text="Look for odd sections first",
+            text="Check for odd sections first",
             value=True,
-            tooltip="Lists sections that are missing (black or white), repeated, shifted or of another contrast, "
-            "before predicting. They are predicted as they are. Reads every image once more.",
+            tooltip="Lists sections that are missing (black or white), repeated, shifted or of different contrast "
+            "before predicting. They are predicted as they are. This reads every image once more.",
         )
         self.advanced = column(
             *self.speed_rows(),
@@ -157,11 +160,13 @@ class BatchForm(NetworkChoice):
         self.record_button = PushButton(text="Record")
         self.copy_button = PushButton(text="Copy command")
         self.problem = note(visible=False)
-        self.progress = progress_bar("How much of this run is done.")
+        self.progress = progress_bar("Progress of this run.")
         self.status = note()
-        self.detail = note(visible=False, tooltip="All that is known about the chosen file.")
+        self.detail = note(visible=False, tooltip="Details of the selected file.")
         self.table = FileTable()
-        self.table.setToolTip("A double click opens image and labels in the viewer. Ctrl+C copies the chosen lines.")
+        self.table.setToolTip(
+            "A double click opens the image and its labels in the viewer. Ctrl+C copies the selected rows."
+        )
         self.legend = Legend()
         buttons = button_line(self.record_button, self.copy_button, main=self.run_button)
         for part in (buttons, self.problem, self.progress, self.status):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_drososeg.io import Format
 
 WORDS = {
-    "--overwrite": "'make all again'",
+    "--overwrite": "'redo all'",
     "--resume": "'keep, do the rest'",
     "--pixel-size": "nm/pixel",
     "--fill-nan": "Fill NaN",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_drososeg.io import Stack
     from napari_drososeg.zoo import NetworkCard
 
-UNDRAWN = "overlays are left to do"
+UNDRAWN = "overlays still to be drawn"
 """Note of a file whose labels are done."""
 
 SAMPLE = 12
@@ -79,7 +79,7 @@ class Outlook:
     problems : dict of str to str
         What cannot work, by field.
     left_out : tuple of str
-        Names in the input folder that are no images.
+        Names in the input folder that are not images.
     """
 
     rows: list[FileRow] = field(default_factory=list)
@@ -101,7 +101,7 @@ def look_at(job: BatchJob, card: NetworkCard) -> Outlook:
     if not Path(job.source).exists():
         return Outlook(problems={"source": f"'{job.source}' does not exist; choose another folder."})
     if not Path(job.output).name or Path(job.output).is_file():
-        return Outlook(problems={"output": f"'{job.output}' is no folder; choose one for the labels."})
+        return Outlook(problems={"output": f"'{job.output}' is not a folder; choose one for the labels."})
     try:
         plan = job.plan()
     except (DrososegError, OSError) as error:
@@ -178,8 +178,8 @@ def differences(run: dict[str, Any], settings: dict[str, Any]) -> str | None:
     if not changed:
         return None
     return (
-        f"The labels that are there were made with other settings: {'; '.join(changed)}. Choose the earlier settings, "
-        "another output folder, or 'make all again'."
+        f"The existing labels were made with different settings: {'; '.join(changed)}. Choose the earlier settings, "
+        "another output folder, or 'redo all'."
     )
 
 

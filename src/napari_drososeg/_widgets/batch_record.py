@@ -70,7 +70,7 @@ class RecordDialog(QDialog):
         self.text.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         folder = buttons.addButton("Show folder", QDialogButtonBox.ButtonRole.ActionRole)
-        folder.setToolTip("Opens the folder that the record lies in; the record's name begins with a dot.")
+        folder.setToolTip("Opens the folder that contains the record; the record's name begins with a dot.")
         folder.clicked.connect(lambda: QDesktopServices.openUrl(QUrl.fromLocalFile(str(record.parent))))
         buttons.rejected.connect(self.close)
         layout = QVBoxLayout(self)

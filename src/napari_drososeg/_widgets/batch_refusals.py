@@ -71,9 +71,9 @@ def _place_problems(job: BatchJob) -> dict[str, str]:
         there = next(p for p in (place, *place.parents) if p.exists())
         ways_out = "choose another folder" if field == "output" else "untick this, or choose another output folder"
         if not there.is_dir():
-            found[field] = f"'{there}' is a file, and so no folder can be in it; {ways_out}."
+            found[field] = f"'{there}' is a file and cannot contain a folder; {ways_out}."
         elif not os.access(there, os.W_OK):
-            found[field] = f"Nothing can be written to '{there}'; {ways_out}."
+            found[field] = f"Cannot write to '{there}'; {ways_out}."
     return found
 
 
@@ -100,7 +100,8 @@ def _area_problem(job: BatchJob) -> dict[str, str]:
             ours = file.readline().strip() == ",".join(COLUMNS)
     except OSError:
         ours = False
-    return {} if ours else {"areas": f"'{path}' is there and is no area table of ours; move it, or untick this."}
+    problem = f"'{path}' exists and was not written as an area table by this program; move it, or untick this."
+    return {} if ours else {"areas": problem}
 
 
 def header_problems(job: BatchJob, headers: Mapping[str, Stack | str], network: float | None) -> dict[str, str]:
@@ -138,8 +139,8 @@ def _undrawable(stacks: Sequence[Stack]) -> list[str]:
     from napari_drososeg.batch.overlays import MAX_PIXELS
 
     return [
-        f"Overlays are drawn of sections of up to {MAX_PIXELS / 1e6:.0f} megapixels, and those of '{stack.name}' have "
-        f"{stack.shape[1] * stack.shape[2] / 1e6:.0f}; untick this."
+        f"Overlays are limited to sections of up to {MAX_PIXELS / 1e6:.0f} megapixels, and those of '{stack.name}' "
+        f"have {stack.shape[1] * stack.shape[2] / 1e6:.0f}; untick this."
         for stack in stacks
         if stack.shape[1] * stack.shape[2] > MAX_PIXELS
     ]

@@ -24,8 +24,8 @@ READ_BUDGET = 0.012
 SHOW_SECONDS = 0.2
 
 DIED = (
-    "The process that does the work was ended from outside, perhaps for want of memory. What is done is kept, and Run "
-    "goes on with the rest."
+    "The worker process was killed, perhaps because memory ran out. Finished results are kept, and Run continues "
+    "with the rest."
 )
 
 
@@ -121,7 +121,7 @@ class BatchRunner(QObject):
             If its process cannot be started.
         """
         if self.busy:
-            raise RuntimeError("A run is going on.")
+            raise RuntimeError("A run is in progress.")
         self._clear()
         self._job = job
         self._process = BatchProcess(job)
@@ -146,7 +146,7 @@ class BatchRunner(QObject):
             self._process.leave()
         elif self.state is State.RUNNING:
             self._stopping = True
-            self._set_state(State.CANCELLING, "Cancelling: a block that is being made is finished first …")
+            self._set_state(State.CANCELLING, "Cancelling: finishing the current block first …")
             self._process.stop()
 
     def close(self) -> None:
@@ -268,7 +268,7 @@ class BatchRunner(QObject):
         if self._error is not None:
             show_error(self._error)
         elif failed and not self._stopping and not self._refused:
-            show_warning(f"{self.files.summary()}. The table says why.")
+            show_warning(f"{self.files.summary()}. The table gives the reasons.")
         elif seconds > LONG_SECONDS and not self._stopping and not self._refused:
             show_info(self.message)
 
@@ -278,7 +278,7 @@ class BatchRunner(QObject):
         if self._refused:
             return "Not started."
         if self._stopping:
-            return f"Cancelled: {self.files.summary()}. Run goes on with the rest."
+            return f"Cancelled: {self.files.summary()}. Run continues with the rest."
         runs_on = f" ({self.runs_on})" if self.runs_on else ""
         return f"{self.files.summary()}. Took {duration(seconds)}{runs_on}."
 

@@ -25,7 +25,7 @@ def cuda_driver() -> bool:
 def device_problem(device: str) -> str | None:
     """Why a device cannot be used on this machine, or None."""
     if device.startswith("cuda") and not cuda_driver():
-        return "There is no graphics card with a driver for this on the machine; choose auto or cpu."
+        return "This machine has no graphics card with a suitable driver; choose auto or cpu."
     if device == "mps" and sys.platform != "darwin":
         return "mps is for Apple computers; choose auto or cpu."
     return None
@@ -38,7 +38,7 @@ def engine_problem(engine: str, device: str) -> str | None:
     if find_spec("openvino") is None:
         return "OpenVINO is not installed; choose auto or torch."
     if device not in ("auto", "cpu"):
-        return f"OpenVINO computes on the CPU, not on {device}; choose auto or torch."
+        return f"OpenVINO runs on the CPU, not on {device}; choose auto or torch."
     return None
 
 
@@ -53,7 +53,7 @@ def precision_problem(precision: str, engine: str, device: str) -> str | None:
         from napari_drososeg.inference.config import cpu_has_bf16
 
         if not cpu_has_bf16():
-            return "This processor does not compute in bf16; choose auto or f32."
+            return "This processor does not support bf16; choose auto or f32."
     if precision == "f16" and (device == "cpu" or engine == "openvino"):
         return "f16 is for graphics cards; choose bf16 or f32 on the CPU."
     return None
@@ -62,11 +62,11 @@ def precision_problem(precision: str, engine: str, device: str) -> str | None:
 def pixel_size_problem(pixel_size: float, network: float | None) -> str | None:
     """Why a pixel size in nm cannot be right, or None."""
     if pixel_size <= 0:
-        return "Say how wide a pixel is, in nanometres."
+        return "Enter the pixel size in nanometres."
     if network and not network / RESCALE_AT_MOST <= pixel_size <= network * RESCALE_AT_MOST:
         return (
-            f"Pixels of {pixel_size:g} nm are too far from the {network:g} nm that the network was trained at; "
-            "check the unit (nanometres)."
+            f"A pixel size of {pixel_size:g} nm is too far from the {network:g} nm the network was trained at; check "
+            "the unit (nanometres)."
         )
     return None
 

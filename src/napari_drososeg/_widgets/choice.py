@@ -114,7 +114,7 @@ class Choice(Form):
         if self._inverted == self.invert.value:
             return ""
         if self.invert.value:  # perhaps for the image before; the field may be hidden
-            return "Grey values are inverted for the network, as is ticked under Advanced."
+            return "Grey values are inverted for the network, as set under Advanced."
         return f"{MARK}The membranes look bright, not dark: if they are, tick 'Invert grey values' under Advanced."
 
     def _image_altered(self, event: Any) -> None:
@@ -198,12 +198,12 @@ class Choice(Form):
             return None
         said, own = pixel_size.answered(self._image), pixel_size.stated(self._image)
         if said and own and abs(said - own) > 0.01 * own:
-            return f"The image says that its pixels are {own:g} nm; what stands here counts. 0 takes it back."
+            return f"The image gives a pixel size of {own:g} nm; the value entered here is used instead. 0 restores it."
         if said or own:
             return None
         return (
-            f"The image does not say how large its pixels are. Is {self.pixel_size.value:g} nm right? "
-            "You are asked once: Segment takes what stands here."
+            f"The image does not give its pixel size. Is {self.pixel_size.value:g} nm right? You are asked once: "
+            "Segment uses the value shown here."
         )
 
     def problems(self) -> dict[str, str]:

@@ -96,7 +96,7 @@ class Comparer(Work):
     def start(self, job: Comparison) -> None:
         """Start a comparison; the one before must have ended."""
         if self.busy:
-            raise RuntimeError("A comparison is going on.")
+            raise RuntimeError("A comparison is in progress.")
         self._clear()
         labels, truth = stack_of(job.labels), stack_of(job.truth)
         self._job = job

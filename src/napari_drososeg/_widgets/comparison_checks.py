@@ -56,8 +56,8 @@ def layer_problem(layer: Layer | None) -> str | None:
         return "There is no labels layer yet; open or make one first."
     if not isinstance(layer, Labels):
         return (
-            f"'{layer.name}' is an image layer, not labels: click it with the right button in the layer list and "
-            "choose Convert to Labels."
+            f"'{layer.name}' is an image layer, not labels: right-click it in the layer list and choose Convert to "
+            "Labels."
         )
     if layer.ndim not in (2, 3):
         return f"'{layer.name}' has {layer.ndim} axes; labels have two (Y, X) or three (Z, Y, X)."
@@ -127,14 +127,15 @@ def sections_of(target: Target | None, n_sections: int, in_view: int | None) -> 
     if share == 1 and set(chosen) <= set(latest):
         some = in_view is None and len(chosen) < n_sections
         by = "" if len(chosen) == len(whole) else " with the last network and settings"
-        return chosen, f"Only sections segmented whole{by} are judged: {len(chosen)} of {n_sections}." if some else ""
+        text = f"Only sections segmented completely{by} are evaluated: {len(chosen)} of {n_sections}."
+        return chosen, text if some else ""
     what = f"Section {chosen[0]} is" if len(chosen) == 1 else f"{len(chosen)} sections are"
     if share == 1:
-        return chosen, f"{what} wholly or partly of an earlier run, perhaps by another network: that counts as well."
+        return chosen, f"{what} wholly or partly from an earlier run, perhaps by another network: that counts too."
     if share == 0:
         return chosen, f"{what} not segmented yet: all of it counts as wrong."
     percent = min(99, max(1, round(100 * share)))  # neither nothing nor all of it
-    return chosen, f"{what} segmented in part ({percent} %): the rest counts as wrong."
+    return chosen, f"{what} partly segmented ({percent} %): the rest counts as wrong."
 
 
 def problems(
@@ -171,7 +172,7 @@ def problems(
 def pair_problem(labels: Labels, truth: Labels) -> str | None:
     """Why two layers cannot be compared with each other, or None."""
     if truth is labels:
-        return "Labels and truth are the same layer; choose, or open, the one that is right as the truth."
+        return "Labels and truth are the same layer; choose or open the correct labels as the truth."
     ours, theirs = shape_of(labels), shape_of(truth)
     if ours != theirs:
         return f"'{truth.name}' is {_size(theirs)} and '{labels.name}' {_size(ours)}; choose layers of the same size."
@@ -183,13 +184,16 @@ def pair_problem(labels: Labels, truth: Labels) -> str | None:
 
 
 def value_problem(layer: Labels, sections: tuple[int, ...], classes: ClassTable, values: KnownValues) -> str | None:
-    """Why the values of a layer are no classes, or None."""
+    """Why the values of a layer are not classes, or None."""
     known = values.of(layer, sections)
     if known is None or (known[0] >= 0 and known[1] <= len(classes)):
         return None
     wrong = known[0] if known[0] < 0 else known[1]
     named = ", ".join(f"{c.value} {c.name}" for c in classes)
-    return f"'{layer.name}' holds the label {wrong}, which is no class ({named}); repaint it or choose another layer."
+    return (
+        f"'{layer.name}' contains the label {wrong}, which is not a class ({named}); repaint it or choose another "
+        "layer."
+    )
 
 
 def empty_problem(truth: Labels, sections: tuple[int, ...], values: KnownValues) -> str | None:
@@ -197,7 +201,7 @@ def empty_problem(truth: Labels, sections: tuple[int, ...], values: KnownValues)
     known = values.of(truth, sections)
     if known is None or known[1] > 0:
         return None
-    return f"Nothing is labelled in '{truth.name}' where it is compared; choose another truth or other sections."
+    return f"'{truth.name}' has no labels in the compared area; choose another truth or other sections."
 
 
 def _size(shape: tuple[int, int, int]) -> str:

@@ -166,7 +166,7 @@ class EvaluateWidget(EvaluateForm):
         if comparer.busy:
             button.text = "Cancelling" if state is State.CANCELLING else "Cancel"
             button.enabled = state is not State.CANCELLING
-            button.tooltip = "Stops; the sections that are done keep their numbers."
+            button.tooltip = "Stops; the scores of finished sections are kept."
         else:
             button.text, button.enabled = "Evaluate", not problems
             button.tooltip = reason or "Counts the pixels on which the two layers agree. Neither layer is changed."
@@ -243,7 +243,7 @@ class EvaluateWidget(EvaluateForm):
 
     def _copy(self) -> None:
         QApplication.clipboard().setText(self.table_text())
-        self._say("The tables are on the clipboard.")
+        self._say("Tables copied to the clipboard.")
 
     def _save(self) -> None:
         name = f"{self.labels.current_choice or 'labels'} scores.csv"

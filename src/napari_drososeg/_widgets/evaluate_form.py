@@ -20,34 +20,34 @@ class EvaluateForm(FieldForm):
         self._layout.addStretch(1)
 
     def _build_choice(self) -> None:
-        self.labels = ComboBox(name="labels", choices=(), tooltip="The labels to judge. The layer is not changed.")
+        self.labels = ComboBox(name="labels", choices=(), tooltip="The labels to evaluate. The layer is not changed.")
         self.truth = ComboBox(
             name="truth",
             choices=(),
-            tooltip="The labels that are right. Pixels that it leaves unlabelled (0) are not counted.",
+            tooltip="The correct labels (ground truth). Pixels left unlabelled in it (0) are not counted.",
         )
         self.empty_text = note(
-            "To compare, two labels layers are needed: labels to judge and true ones. Open your own, or segment "
-            "the sample stack, which has its true labels with it:"
+            "Two labels layers are needed: the labels to evaluate and the ground truth. Open your own, or segment "
+            "the sample stack, which comes with its ground truth:"
         )
         self.sample_button = PushButton(
             text="Open the sample stack",
-            tooltip="Adds the public Drosophila stack with its true labels, hidden (downloaded once: 18 MB); without "
-            "a connection a synthetic one.",
+            tooltip="Adds the public Drosophila stack with its ground truth, hidden (downloaded once: 18 MB), or a "
+            "synthetic one if there is no connection.",
         )
         self.in_view = CheckBox(
             name="in_view",
             text="Only the section in view",
-            tooltip="Counts, and draws in the error map, the section on screen alone instead of all sections.",
+            tooltip="Counts, and draws in the error map, only the section on screen instead of all sections.",
         )
         self.error_map = CheckBox(
             name="error_map",
             text="Show wrong pixels",
             value=True,
-            tooltip="Adds a labels layer in which wrong pixels are yellow. Pressing Evaluate again draws it anew.",
+            tooltip="Adds a labels layer with wrong pixels in yellow. Pressing Evaluate again redraws it.",
         )
         self.coverage = note(
-            visible=False, tooltip="The labels are a result that is not complete; the scores are of what is said here."
+            visible=False, tooltip="The labels are an incomplete result; the scores cover what is stated here."
         )
         self.empty = column(self.empty_text, self.sample_button)
         self.choice = column(
@@ -63,7 +63,7 @@ class EvaluateForm(FieldForm):
     def _build_run(self) -> None:
         self.run_button = main_button("Evaluate")
         self.problem = note(visible=False)
-        self.progress = progress_bar("How much of the sections is compared.")
+        self.progress = progress_bar("Progress of the comparison.")
         self.status = note()
         for widget in (self.run_button, self.problem, self.progress, self.status):
             self._layout.addWidget(widget.native)
@@ -73,8 +73,7 @@ class EvaluateForm(FieldForm):
         self.averaged = CheckBox(
             name="averaged",
             text="Mean over sections",
-            tooltip="Lets every section count the same. Unticked, all pixels are counted together: the numbers "
-            "to quote.",
+            tooltip="Weights all sections equally. Unticked, all pixels are pooled: these are the numbers to quote.",
         )
         self.table = NumberTable()
         self.accuracies = note()
@@ -82,14 +81,14 @@ class EvaluateForm(FieldForm):
         self.in_pixels = CheckBox(
             name="in_pixels",
             text="In pixels",
-            tooltip="Shows how many pixels of every true class carry which label, instead of per cent of the class.",
+            tooltip="Shows pixel counts instead of percentages of each true class.",
         )
         self.confusion = NumberTable()
         self.copy_button = PushButton(
-            text="Copy table", tooltip="Puts both tables on the clipboard, to be pasted into a spreadsheet."
+            text="Copy table", tooltip="Copies both tables to the clipboard, to be pasted into a spreadsheet."
         )
         self.save_button = PushButton(
-            text="Save CSV", tooltip="Writes the scores of every section to a file that spreadsheets open."
+            text="Save CSV", tooltip="Writes the scores of every section to a CSV file for spreadsheets."
         )
         buttons = button_line(self.copy_button, self.save_button)
         self.results = QWidget()

@@ -45,7 +45,7 @@ def open_menu(parent: QWidget, viewer: napari.Viewer, button: QWidget) -> QMenu:
     file.setToolTip("A TIFF, OME-TIFF or PNG.")
     file.triggered.connect(lambda: open_path(viewer, QFileDialog.getOpenFileName(parent, "Open a stack")[0]))
     folder = menu.addAction("Folder of sections, or zarr…")
-    folder.setToolTip("One file for each section, in the order of the numbers in their names; or a zarr.")
+    folder.setToolTip("One file per section, ordered by the numbers in their names; or a zarr.")
     folder.triggered.connect(
         lambda: open_path(viewer, QFileDialog.getExistingDirectory(parent, "Open a folder of sections"))
     )

@@ -24,9 +24,10 @@ class Form(NetworkChoice):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(
-            "Width of a pixel in nanometres. The image is rescaled for the network where this differs by more than "
-            "15 % from what it was trained at; a wrong size makes every network fail. What you type goes before "
-            "what the image says; 0 takes it back. The labels come back on the image's own pixels.",
+            "Pixel size in nanometres. The image is rescaled for the network where this differs by more than 15 % "
+            "from the size it was trained at; every network fails with a wrong size. The value entered here takes "
+            "precedence over that of the image; 0 restores the latter. The labels are returned on the image's own "
+            "grid.",
             parent,
         )
         self._build_choice()
@@ -40,8 +41,8 @@ class Form(NetworkChoice):
         self.image = create_widget(
             annotation=Image,
             options={
-                "tooltip": "The stack to segment, any image layer. Its layer is not changed; the labels come "
-                "as a layer of their own."
+                "tooltip": "The stack to segment, any image layer. The layer is not changed; the labels are added as "
+                "a new layer."
             },
         )
         self.open_button = PushButton(
@@ -52,17 +53,17 @@ class Form(NetworkChoice):
         self.empty_text = note("No image yet. Open a stack of sections, or try it on a sample:")
         self.sample_button = PushButton(
             text="Open the sample stack",
-            tooltip="Adds the public Drosophila stack to try this on, with its true labels hidden (downloaded once: "
-            "18 MB, 16 of its 20 sections); without a connection a synthetic one.",
+            tooltip="Adds the public Drosophila stack as an example, with its ground truth hidden (downloaded once: "
+            "18 MB, 16 of its 20 sections), or a synthetic one if there is no connection.",
         )
         self.scope = RadioButtons(
             name="scope",
             choices=[(text, scope) for scope, text in SCOPES.items()],
             value=Scope.VIEW,
-            tooltip="How much is segmented. What is done already is not done again, and what you look at comes first.",
+            tooltip="How much to segment. Finished parts are not segmented again, and what is on screen comes first.",
         )
-        self.first = SpinBox(name="first", value=0, min=0, max=0, tooltip="First section that is segmented.")
-        self.last = SpinBox(name="last", value=0, min=0, max=0, tooltip="Last section that is segmented, included.")
+        self.first = SpinBox(name="first", value=0, min=0, max=0, tooltip="First section to segment.")
+        self.last = SpinBox(name="last", value=0, min=0, max=0, tooltip="Last section to segment, inclusive.")
         small(self.open_button)
         self.empty = column(self.empty_text, self.sample_button)
         self.range_row = self.row("range", "Sections", self.first, self.last)
@@ -80,17 +81,17 @@ class Form(NetworkChoice):
         self.probabilities = CheckBox(
             name="probabilities",
             text="Probabilities",
-            tooltip="Adds one hidden image layer for each class with the probability of every pixel; show it with "
-            "its eye in the layer list.",
+            tooltip="Adds one hidden image layer per class with the probability at every pixel; show it with its eye "
+            "in the layer list.",
         )
         self.uncertainty = CheckBox(
             name="uncertainty",
             text="Uncertainty",
-            tooltip="Adds an image layer that is bright where the network hesitates between classes (entropy, 0 to 1): "
-            "the places to check first.",
+            tooltip="Adds an image layer that is bright where the network is uncertain between classes (entropy, 0 "
+            "to 1): the places to check first.",
         )
         self.advanced = column(*self.speed_rows(), *self.grey.rows, self.probabilities, self.uncertainty)
-        self.collapsible = foldaway(self.advanced, "Device, precision, contrast, and further layers of results.")
+        self.collapsible = foldaway(self.advanced, "Device, precision, contrast, and additional result layers.")
         self._layout.addWidget(self.collapsible)
 
     def _build_run(self) -> None:
@@ -98,12 +99,12 @@ class Form(NetworkChoice):
         self.save_button = PushButton(text="Save")
         self.copy_button = PushButton(text="Copy command")
         self.problem = note(visible=False)
-        self.progress = progress_bar("How much of this run is done.")
+        self.progress = progress_bar("Progress of this run.")
         self.status = note()
         self.keys = note(
             "Shift+Q, W, E: paint class 1, 2, 3",
-            tooltip="With the labels layer selected, these keys choose what its brush paints. What you paint is kept "
-            "when you segment again.",
+            tooltip="With the labels layer selected, these keys choose the class that its brush paints. Painted "
+            "pixels are kept when you segment again.",
         )
         self.legend = Legend()
         buttons = button_line(self.save_button, self.copy_button, main=self.run_button)

@@ -45,13 +45,13 @@ class GreyFields:
         self.invert = CheckBox(
             name="invert",
             text="Invert grey values",
-            tooltip="For images whose membranes are bright: grey values are turned round for the network only.",
+            tooltip="For images with bright membranes: grey values are inverted for the network only.",
         )
         self.fill = CheckBox(
             name="fill",
             text="Fill NaN with",
-            tooltip="Pixels without a value (NaN, infinity) are taken as this grey value. Unticked, an image with "
-            "such pixels is refused.",
+            tooltip="Pixels without a value (NaN, infinity) are replaced by this grey value. Unticked, images with "
+            "such pixels are refused.",
         )
         self.fill_value = FloatSpinBox(
             name="fill_value",
@@ -60,7 +60,7 @@ class GreyFields:
             max=1e9,
             step=0.1,
             enabled=False,
-            tooltip="The grey value that NaN pixels are taken as.",
+            tooltip="The grey value that replaces NaN pixels.",
         )
         self.fill.changed.connect(lambda ticked: setattr(self.fill_value, "enabled", bool(ticked)))
 

@@ -40,7 +40,7 @@ class WorkspaceKeeper:
         self._tracker.n_classes = n
 
     def absorb(self, z: int, slices: Slices, shown: Pixels, written: Pixels) -> int:
-        """See `Keeper`; below a label that is no class, what was painted before it stays."""
+        """See `Keeper`; below a label that is not a class, what was painted before it stays."""
         self._met.add(z)
         foreign = (shown > self.n_classes) & (shown != written)
         if foreign.any():

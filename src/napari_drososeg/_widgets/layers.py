@@ -55,7 +55,7 @@ def voxel_size_of(layer: Image | Labels) -> VoxelSize:
     for scale, unit in zip(layer.scale, layer.units, strict=True):
         try:
             sizes.append(abs(float(scale)) * float((1 * unit).to("nanometer").magnitude))
-        except Exception:  # pint raises its own kinds for pixels and for units that are no length
+        except Exception:  # pint raises its own kinds for pixels and for units that are not a length
             sizes.append(None)
     return tuple([None] * (3 - len(sizes)) + sizes)  # type: ignore[return-value]
 

@@ -20,7 +20,7 @@ from napari_drososeg.inference import PredictConfig
 from napari_drososeg.inference.config import ORIENTATIONS
 from napari_drososeg.zoo import DEFAULT_NETWORK, NetworkCard, list_networks
 
-NO_NETWORK = "There is no network; install the package again or add one."
+NO_NETWORK = "No network was found; install the package again or add one."
 
 
 class NetworkChoice(FieldForm):
@@ -62,8 +62,8 @@ class NetworkChoice(FieldForm):
         self.network = ComboBox(
             name="network",
             choices=(),
-            tooltip="The trained network that decides the class of every pixel. Networks differ in what they were "
-            "trained on: choose one whose images look like yours.",
+            tooltip="The trained network that classifies every pixel. Networks differ in what they were trained on: "
+            "choose one whose images look like yours.",
         )
         self.info_button = PushButton(text="i", tooltip="Everything known about this network.")
         small(self.info_button)
@@ -74,31 +74,31 @@ class NetworkChoice(FieldForm):
         self.device = ComboBox(
             name="device",
             choices=["auto", "cpu"],  # graphics cards are added once they are found
-            tooltip="What computes: auto takes the graphics card where there is one that works. Changes the speed, "
+            tooltip="Compute device: auto uses the graphics card if there is one that works. It changes the speed, "
             "and labels only in rare pixels.",
         )
         self.engine = ComboBox(
             name="engine",
             choices=["auto", "openvino", "torch"],
-            tooltip="The software that computes: auto takes OpenVINO on a CPU, which is several times faster there.",
+            tooltip="Inference engine: auto uses OpenVINO on a CPU, where it is several times faster.",
         )
         self.precision = ComboBox(
             name="precision",
             choices=["auto", "f32", "bf16", "f16", "int8"],
-            tooltip="How exactly it computes: f32 is the reference; bf16, f16 and int8 are faster and change a few "
+            tooltip="Numerical precision: f32 is the reference; bf16, f16 and int8 are faster and change a few "
             "pixels in a thousand.",
         )
         self.halo = ComboBox(
             name="halo",
             choices=["default", "exact"],
-            tooltip="How much is read around each tile: default leaves about 99.9 % of the labels as they would be "
-            "without tiles, exact all of them and takes longer.",
+            tooltip="Context read around each tile: default leaves about 99.95 % of the labels as they would be "
+            "without tiles, exact all of them but takes longer.",
         )
         self.orientations = ComboBox(
             name="orientations",
             choices=[(f"{n} orientation{'s' if n > 1 else ''}", n) for n in ORIENTATIONS],
-            tooltip="Averages the prediction over so many flips and quarter turns of the image: more of them are a "
-            "little more accurate and take as many times as long. 1 is the image as it is.",
+            tooltip="Test-time augmentation: averages the prediction over this many flips and quarter turns of the "
+            "image; more are slightly more accurate and take as many times as long. 1 uses the image as it is.",
         )
 
     def network_rows(self) -> list[Widget]:
@@ -187,7 +187,7 @@ class NetworkChoice(FieldForm):
         if card is None:
             return self._zoo_problem or NO_NETWORK
         gone = card.path is not None and not card.path.exists()
-        return f"The file of this network is no longer there: {card.path}. Choose another one." if gone else None
+        return f"The file of this network no longer exists: {card.path}. Choose another one." if gone else None
 
     def restore(self, names: tuple[str, ...]) -> None:
         """Take what was chosen last time."""

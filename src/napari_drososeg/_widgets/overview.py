@@ -46,7 +46,7 @@ class SectionState:
     def words(self) -> str:
         """One line about it."""
         train, locked = int(self.trains.sum()), int(self.locked.sum())
-        parts = [f"{train:,} pixels train"] if train else []
+        parts = [f"{train:,} pixels used for training"] if train else []
         parts += ["reviewed"] if self.reviewed else []
         parts += [f"{locked:,} pixels locked for validation"] if locked else []
         return ", ".join(parts) or "not annotated"
@@ -84,7 +84,7 @@ class Overview:
         """Call the outline after the image again, unless the user has called it something else."""
         layer = self.layer
         if layer is not None and layer.name == self._named:
-            layer.name = f"{self._image.name} what trains"
+            layer.name = f"{self._image.name} training area"
             self._named = layer.name  # napari may have added a number
             layer.metadata[MARK] = {"labels": self._image.name}
 
@@ -172,7 +172,7 @@ class Overview:
         colors = {None: np.zeros(4), 0: np.zeros(4), TRAINS: np.ones(4), LOCKED: np.array([0.94, 0.89, 0.26, 1])}
         layer = Labels(
             allocate(shape, np.uint8, folder, "outline"),
-            name=f"{self._image.name} what trains",
+            name=f"{self._image.name} training area",
             colormap=DirectLabelColormap(color_dict=colors),
             features={"index": [0, TRAINS, LOCKED], "outline": ["not annotated", "trains", "locked for validation"]},
             metadata={MARK: {"labels": self._image.name}},  # nothing to evaluate or to paint on

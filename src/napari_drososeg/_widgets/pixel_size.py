@@ -17,7 +17,7 @@ PIXEL_SIZE_KEY = "drososeg_pixel_size"
 
 
 def stated(image: Image) -> float | None:
-    """Pixel size in nm as the layer's scale says it, the mean of y and x; None where that is no length."""
+    """Pixel size in nm as the layer's scale says it, the mean of y and x; None where that is not a length."""
     _, y, x = voxel_size_of(image)
     return None if y is None or x is None else (y + x) / 2
 

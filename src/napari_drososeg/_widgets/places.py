@@ -60,7 +60,7 @@ class PlaceFinder(Work):
         """Look at sections all over the stack, beginning with `first`; what is on disk counts as annotated."""
         self._clear()
         self.places, self.fresh = [], False
-        self._set_state(State.RUNNING, "Looking for places where the network is unsure …")
+        self._set_state(State.RUNNING, "Looking for places where the network is uncertain …")
         self._begin("Looking for places in", stack.name, _look, folder, stack, card, config, first)
 
     def forget(self) -> None:
@@ -77,4 +77,5 @@ class PlaceFinder(Work):
         self.fresh = True
 
     def _summary(self, _cancelled: bool, _seconds: float) -> str:
-        return "" if self.places else "No place stands out: it is annotated already, or the network is sure."
+        none = "No place stands out: uncertain places are annotated already, or the network is certain."
+        return "" if self.places else none

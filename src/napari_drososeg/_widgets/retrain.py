@@ -131,7 +131,9 @@ class RetrainWidget(RoundActions):
             news |= annotation.news != before
             if annotation.refused:
                 n, annotation.refused = annotation.refused, 0
-                show_info(f"{n:,} pixels were painted with a label that is no class: they were given back.")
+                show_info(
+                    f"{n:,} pixels were painted with a label that is not a class: they were returned to the network."
+                )
         self._ticking.setInterval(BUSY_MS if busy else TICK_MS)
         if news or self.grey.value != self.grey_values:  # they follow the labels, once these are segmented
             self._look_later()
@@ -156,7 +158,7 @@ class RetrainWidget(RoundActions):
         self.start_text.visible = bool(self.start_text.value)
         if annotation is not None:
             kept = annotation.folder
-            self.folder_text.value = f"Kept in {kept.parent.name}/{kept.name}"
+            self.folder_text.value = f"Stored in {kept.parent.name}/{kept.name}"
             self.folder_text.tooltip = str(kept)
         problems = self.problems()
         self.mark_all(problems)
@@ -184,9 +186,9 @@ class RetrainWidget(RoundActions):
         can_copy = annotation is not None and annotation.workspace is not None and not training.busy
         self.copy_button.enabled = can_copy
         self.copy_button.tooltip = (
-            "Puts the command line for the same round on the clipboard, to train it without a screen."
+            "Copies the command line for the same round to the clipboard, to train it without a graphical interface."
             if can_copy
-            else "Nothing is annotated yet, so there is nothing that the command line could learn from."
+            else "Nothing is annotated yet, so there is nothing for the command line to train on."
         )
         self.next_button.enabled = annotation is not None and self.can_suggest and not repainting.runner.busy
 
@@ -199,8 +201,8 @@ class RetrainWidget(RoundActions):
         else:
             button.text, button.enabled = "Retrain", not problems
             button.tooltip = reason or (
-                "Trains a new network from everything that is annotated, and predicts with it what you look at, then "
-                "the rest. What you painted stays. You can go on painting meanwhile."
+                "Trains a new network on all annotations, and predicts what is on screen with it, then the rest. "
+                "Painted pixels are kept. You can go on painting meanwhile."
             )
 
     def _show_progress(self) -> None:
@@ -290,7 +292,7 @@ class RetrainWidget(RoundActions):
         known = annotation.workspace.image.path is not None or FILES_KEY in annotation.image.metadata
         path = None if known else file_of(annotation.image)
         QApplication.clipboard().setText(command_line(annotation.folder, self.settings(), path))
-        self._say("The command is on the clipboard.")
+        self._say("Command copied to the clipboard.")
 
     # ---------------------------------------------------------------- the end
 

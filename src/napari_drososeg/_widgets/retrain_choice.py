@@ -299,7 +299,7 @@ class RetrainChoice(RetrainForm):
         found: dict[str, str | None] = {"image": image_problem(self._image)}
         annotation, target, card = self.annotation, self.target, self.start_card
         if not found["image"] and annotation is None:
-            found["image"] = "This image cannot be read; look at its file."
+            found["image"] = "This image cannot be read; check its file."
         if self.nm.value:
             known = card.spec.pixel_size if card is not None and card.spec is not None else None
             found["pixel_size"] = checks.pixel_size_problem(self.nm.value, known)
@@ -314,22 +314,22 @@ class RetrainChoice(RetrainForm):
         if annotation is None or not known or known == annotation.classes.names:
             return ""
         return (
-            f"The network knows other classes ({', '.join(known)}): it keeps what it knows of images, and learns yours "
-            "from what you paint."
+            f"The network knows other classes ({', '.join(known)}): it keeps what it has learnt about images, and "
+            "learns your classes from your annotations."
         )
 
     def _labels_problem(self, annotation: ImageAnnotation, target: Target | None) -> str | None:
         if self.labels.value is None:
             return "There are no labels to correct yet: segment the image, or begin with empty labels."
         if target is None:
-            return "Take these labels over first, as right or as to be corrected."
+            return "Copy these labels first, as annotation or as prediction."
         if annotation.problem:
             return annotation.problem
         if not annotation.fits(target):
             return (
-                f"The workspace of this image has other classes ({', '.join(annotation.classes.names)}): choose other "
-                "labels, or another folder under Advanced."
+                f"The workspace of this image has different classes ({', '.join(annotation.classes.names)}): choose "
+                "other labels, or another folder under Advanced."
             )
         if annotation.overview is None or not annotation.overview.trains.any():
-            return "Nothing is annotated yet: paint over what is wrong, or mark what is right as reviewed."
+            return "Nothing is annotated yet: paint over what is wrong, or mark correct areas as reviewed."
         return None

@@ -23,7 +23,7 @@ from napari_drososeg._widgets.rounds_table import RoundsTable
 from napari_drososeg._widgets.strip import SectionStrip
 from napari_drososeg._widgets.training_plot import TrainingPlot
 
-AFTERWARDS = {"shown": "what was segmented", "section": "only what I look at", "stack": "the whole stack"}
+AFTERWARDS = {"shown": "what was segmented", "section": "only this section", "stack": "the whole stack"}
 """What a new network predicts."""
 
 
@@ -50,52 +50,57 @@ class RetrainForm(FieldForm):
     def _build_choice(self) -> None:
         self.image = create_widget(
             annotation=Image,
-            options={"tooltip": "The stack whose labels are corrected. What is annotated belongs to it and is kept "
-            "in a folder beside its file."},
+            options={"tooltip": "The stack whose labels are corrected. Its annotation is kept in a folder beside its "
+            "file."},
         )  # fmt: skip
         self.open_button = PushButton(text="Open", tooltip="Opens a file, a zarr or a folder of sections.")
         self.empty_text = note("No image yet. Open a stack of sections, or try it on a sample:")
         self.sample_button = PushButton(
             text="Open the sample stack",
-            tooltip="Adds the public Drosophila stack, with its true labels hidden (downloaded once: 18 MB); without "
-            "a connection a synthetic one.",
+            tooltip="Adds the public Drosophila stack, with its ground truth hidden (downloaded once: 18 MB), or a "
+            "synthetic one if there is no connection.",
         )
         self.empty = column(self.empty_text, self.sample_button)
         self.labels = ComboBox(
             name="labels",
             choices=(),
-            tooltip="The layer that is corrected by painting on it, and that shows the new network afterwards. "
-            "All labels layers of one image share what is painted.",
+            tooltip="The layer you correct by painting on it; it also shows the prediction of the new network. All "
+            "labels layers of an image share the painted pixels.",
         )
         self.new_button = PushButton(
             text="New",
-            tooltip="Adds a labels layer: segmented by the network to start from, empty for strokes alone, or empty "
-            "with classes of your own.",
+            tooltip="Adds a labels layer: segmented by the start network, empty for strokes alone, or empty with "
+            "classes of your own.",
         )
-        self.no_labels = note("No labels of this image yet. Begin with those of a network, or with none:")
+        self.no_labels = note(
+            "No labels for this image yet. Begin with the prediction of a network, or with empty labels:"
+        )
         self.segment_button = PushButton(
             text="Segment this section",
-            tooltip="Predicts the section on screen with the network to start from; then paint over what is wrong.",
+            tooltip="Predicts the section on screen with the start network; then paint over what is wrong.",
         )
         self.empty_button = PushButton(
-            text="Empty labels", tooltip="Adds a labels layer with nothing on it: a few strokes of each class train."
+            text="Empty labels",
+            tooltip="Adds an empty labels layer: a few strokes of each class are enough to begin with.",
         )
         self.begin = column(self.no_labels, self.segment_button, self.empty_button)
-        self.foreign_text = note("These labels are not from here. Take them over into a layer of their own:")
+        self.foreign_text = note("These labels were not made by this plugin. Copy them into a new layer:")
         self.right_button = PushButton(
-            text="They are right",
-            tooltip="Every labelled pixel counts as annotated and trains. The layer itself is not changed.",
+            text="As annotation",
+            tooltip="For correct labels: every labelled pixel counts as annotated and is used for training. The "
+            "layer itself is not changed.",
         )
         self.wrong_button = PushButton(
-            text="To be corrected",
-            tooltip="They count as a prediction: what you paint over trains. The layer itself is not changed.",
+            text="As prediction",
+            tooltip="For labels to be corrected: only what you paint over them is used for training. The layer "
+            "itself is not changed.",
         )
         self.foreign = column(self.foreign_text, line(self.right_button, self.wrong_button))
         self.start = ComboBox(
             name="start",
             choices=(),
-            tooltip="The network that learns from what you paint. It stays as it is: each round is a new network. "
-            "From scratch needs no network, but strokes of every class.",
+            tooltip="The network that learns from your annotations. It is not changed: each round makes a new "
+            "network. From scratch needs no network, but strokes of every class.",
         )
         self.start_text = note(visible=False)
         self.nm = FloatSpinBox(
@@ -104,9 +109,9 @@ class RetrainForm(FieldForm):
             min=0,
             max=100_000,
             step=0.1,
-            tooltip="How large a pixel of the image is: networks see it as large as what they were trained on. What "
-            "you type goes before what the image says; 0 takes it back. Where neither says it, the first round finds "
-            "it out from what you paint.",
+            tooltip="Pixel size of the image, which is scaled to the size the network was trained at. The value "
+            "entered here takes precedence over that of the image; 0 restores the latter. Where neither is known, "
+            "the first round estimates it from your annotations.",
         )
         self.nm.native.setSpecialValueText("unknown")
         self.nm_row = self.row("pixel_size", "nm/pixel", self.nm)
@@ -128,27 +133,28 @@ class RetrainForm(FieldForm):
         self.strip = SectionStrip()
         self.legend = Legend()
         self.legend.setToolTip(
-            "Annotated pixels of each class that train, in all sections. Painting a class where the labels show it "
-            "already changes nothing: mark such places as reviewed."
+            "Annotated pixels of each class used for training, in all sections. Painting a class where the labels "
+            "already show it changes nothing: mark such places as reviewed."
         )
         self.missing = note()
         self.reviewed = CheckBox(
             name="reviewed",
             text="Section reviewed",
-            tooltip="Says that every label of the section on screen is right: all of them train, and no prediction "
-            "changes them. Unticked, they are the network's again (what you painted stays). A section that is locked "
-            "for validation does not train.",
+            tooltip="Confirms that every label of the section on screen is correct: all of them are used for "
+            "training, and no prediction changes them. Unticked, they are returned to the network (painted pixels "
+            "stay). A section that is locked for validation is not used for training.",
         )
         self.region_button = PushButton(
             text="Region",
-            tooltip="Draw a rectangle or a lasso around what is right, or lock a part for validation: locked parts "
-            "never train, and rounds are compared on them.",
+            tooltip="Draw a rectangle or a lasso around correct labels, or lock a part for validation: locked parts "
+            "are never used for training, and rounds are compared on them.",
         )
         self.outline = CheckBox(
             name="outline",
             value=True,
             text="Outline",
-            tooltip="Draws an outline around everything that trains (white) or is locked for validation (yellow).",
+            tooltip="Draws an outline around everything that is used for training (white) or locked for validation "
+            "(yellow).",
         )
         small(self.region_button)
         row = line(self.reviewed, self.region_button, self.outline)
@@ -164,7 +170,7 @@ class RetrainForm(FieldForm):
         self.effort = ComboBox(
             name="effort",
             choices=[("quick", "quick"), ("balanced", "balanced"), ("thorough", "thorough")],
-            tooltip="How long it trains: quick for round after round of corrections, thorough when the annotation is "
+            tooltip="Training effort: quick for round after round of corrections, thorough when the annotation is "
             "good.",
         )
         self._layout.addWidget(self.row("effort", "Effort", self.effort).native)
@@ -172,8 +178,8 @@ class RetrainForm(FieldForm):
             name="loss",
             choices=["class-balanced", "cross-entropy", "focal", "dice", "class-balanced+dice"],
             value="class-balanced",
-            tooltip="What counts as wrong: class-balanced lets rare classes count as much as common ones; dice "
-            "looks at overlap, focal at what is hard.",
+            tooltip="Loss function: class-balanced lets rare classes count as much as common ones; dice measures "
+            "overlap, focal emphasises what is hard.",
         )
         self.rate = FloatSpinBox(
             name="rate",
@@ -181,16 +187,16 @@ class RetrainForm(FieldForm):
             min=0,
             max=0.1,
             step=0.0001,
-            tooltip="How far each step goes. Higher learns faster and forgets more; 0 takes the one of the effort.",
+            tooltip="Learning rate. Higher learns faster and forgets more; 0 uses that of the effort.",
         )
         self.rate.native.setDecimals(5)
-        self.rate.native.setSpecialValueText("of the effort")
+        self.rate.native.setSpecialValueText("from the effort")
         self.augmentation = ComboBox(
             name="augmentation",
             choices=["none", "mild", "study", "strong"],
             value="mild",
-            tooltip="How much each patch is turned, stretched and changed in grey value: more helps on varied images "
-            "and needs more steps.",
+            tooltip="How strongly each patch is rotated, stretched and changed in grey value: more helps on varied "
+            "images and needs more steps.",
         )
         self.steps = FloatSpinBox(  # that of whole numbers cannot show a word for 0
             name="steps",
@@ -198,21 +204,21 @@ class RetrainForm(FieldForm):
             min=0,
             max=100_000,
             step=10,
-            tooltip="Number of updates of the network; 0 takes the number of the effort.",
+            tooltip="Number of training steps; 0 uses that of the effort.",
         )
         self.steps.native.setDecimals(0)
-        self.steps.native.setSpecialValueText("of the effort")
+        self.steps.native.setSpecialValueText("from the effort")
         self.afterwards = ComboBox(
             name="afterwards",
             choices=[(text, name) for name, text in AFTERWARDS.items()],
-            tooltip="What the new network predicts, beginning with what you look at.",
+            tooltip="What the new network predicts, beginning with what is on screen.",
         )
         self.grey = GreyFields()
         self.folder_text = note()
         self.folder_button = PushButton(
             text="Folder",
             tooltip="Keeps the annotation of this image in another folder: an empty one, or a workspace. The choice "
-            "holds until the image is closed: make it again the next time.",
+            "holds until the image is closed: make it again next time.",
         )
         small(self.folder_button)
         self.advanced = column(
@@ -231,18 +237,19 @@ class RetrainForm(FieldForm):
         self.run_button = main_button("Retrain")
         self.next_button = PushButton(
             text="Next place",
-            tooltip="Goes to where the network is least sure and nothing is annotated yet. Pressed again, to the next.",
+            tooltip="Goes to where the network is least certain and nothing is annotated yet. Press again for the "
+            "next one.",
         )
         self.copy_button = PushButton(text="Copy command")
         self.problem = note(visible=False)
-        self.progress = progress_bar("How much of the training, or of the prediction after it, is done.")
+        self.progress = progress_bar("Progress of the training, or of the prediction after it.")
         self.status = note()
         self.question_text = note()
         self.take_button = PushButton(
-            text="Use it all the same", tooltip="Shows the new network, and starts the next round from it."
+            text="Use anyway", tooltip="Shows the new network, and starts the next round from it."
         )
         self.leave_button = PushButton(
-            text="Leave it", tooltip="Goes on with the network in use. The round stays in the history."
+            text="Keep current network", tooltip="Continues with the network in use. The round stays in the history."
         )
         self.question = column(self.question_text, line(self.take_button, self.leave_button), visible=False)
         buttons = button_line(self.next_button, self.copy_button, main=self.run_button)
@@ -259,10 +266,10 @@ class RetrainForm(FieldForm):
             tooltip="Shows where two selected rounds differ in the section on screen, in the class of the later one. "
             "One selected round is compared with the one in use.",
         )
-        self.use_button = PushButton(text="Use", tooltip="Goes back, or forward, to the selected round.")
+        self.use_button = PushButton(text="Use", tooltip="Switches back, or forward, to the selected round.")
         self.save_button = PushButton(
             text="Save as network",
-            tooltip="Puts the selected round, else the one in use, among your networks: for all widgets, and for the "
+            tooltip="Adds the selected round, else the one in use, to your networks: for all widgets, and for the "
             "command line.",
         )
         buttons = button_line(self.compare_button, self.use_button, self.save_button)

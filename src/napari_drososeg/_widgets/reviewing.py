@@ -95,7 +95,7 @@ class Reviewing(RetrainChoice):
         """Make the menu of labels that can be added."""
         menu = QMenu(self)
         menu.setToolTipsVisible(True)
-        self._entry(menu, "Segmented by the network to start from", self.segment_button.native.click)
+        self._entry(menu, "Segmented by the start network", self.segment_button.native.click)
         self._entry(menu, "Empty", self.new_labels)
         self._entry(menu, "Empty, with other classes…", self._ask_classes)
         return menu
@@ -151,7 +151,7 @@ class Reviewing(RetrainChoice):
         """See `RetrainChoice.problems`."""
         found = super().problems()
         if self.taking.busy:
-            found["labels"] = "Labels are being taken over; the activity dock at the bottom can cancel that."
+            found["labels"] = "Labels are being copied; cancel this in the activity dock at the bottom."
         return found
 
     # ---------------------------------------------------------------- reviewed regions
@@ -197,8 +197,8 @@ class Reviewing(RetrainChoice):
         menu = QMenu(self)
         menu.setToolTipsVisible(True)
         for text, mode, locked in (
-            ("Draw a rectangle that is right", RECTANGLE, False),
-            ("Draw a lasso around what is right", LASSO, False),
+            ("Draw a rectangle around correct labels", RECTANGLE, False),
+            ("Draw a lasso around correct labels", LASSO, False),
             ("Draw a rectangle to lock for validation", RECTANGLE, True),
             ("Draw a lasso to lock for validation", LASSO, True),
         ):
@@ -220,9 +220,9 @@ class Reviewing(RetrainChoice):
         kind = "whole section" if region.whole else f"{len(region.polygon)} corners"
         state = "locked" if region.locked else "reviewed"
         inner = menu.addMenu(f"Region {region.number} ({kind}, {state})")
-        text = "Let it train" if region.locked else "Lock it for validation"
+        text = "Use it for training" if region.locked else "Lock it for validation"
         self._entry(inner, text, lambda: self._act(lambda: annotation.lock(region, not region.locked)))
-        self._entry(inner, "Give it back to the network", lambda: self._act(lambda: annotation.take_back(region)))
+        self._entry(inner, "Return it to the network", lambda: self._act(lambda: annotation.take_back(region)))
 
     def draw(self, mode: str, *, locked: bool) -> None:
         """Let a region be drawn, which is reviewed, or locked, as soon as it is there."""
@@ -233,7 +233,7 @@ class Reviewing(RetrainChoice):
         self.drawer.begin(
             annotation.image,
             mode,
-            f"Draw what is to be {what}",
+            f"Draw the region to be {what}",
             lambda section, polygon: self.review(section, polygon, locked=locked),
         )
         self.altered.emit()

@@ -97,7 +97,7 @@ class RoundActions(Reviewing):
             in_use = rounds is not None and self.start.value == IN_USE and rounds.in_use != START
             card = card_of(rounds, rounds.in_use) if in_use and rounds is not None else self.start_card
             if card is None or card.spec is None:
-                raise DrososegError("Choose a network to start from first; from scratch begins with empty labels.")
+                raise DrososegError("Choose a start network first; from scratch begins with empty labels.")
         except DrososegError as error:
             files.say_failure(error)
             return
@@ -113,7 +113,7 @@ class RoundActions(Reviewing):
         try:
             card = card_of(workspace.rounds, number)
             if card.spec is not None and card.spec.classes.names != workspace.classes.names:
-                raise DrososegError(f"{card.title} knows other classes: the labels stay as they are.")
+                raise DrososegError(f"{card.title} has different classes: the labels are not changed.")
             known = None if number == START else workspace.rounds.prediction(number, workspace.image.shape)
         except DrososegError as error:
             files.say_failure(error)
@@ -134,7 +134,7 @@ class RoundActions(Reviewing):
     def ask(self, annotation: ImageAnnotation, target: Target | None, number: int) -> None:
         """Ask whether a round that seems worse is to be used."""
         self._asked = annotation, target, number
-        text = f"Round {number} seems worse than what is in use, so it is not used yet."
+        text = f"Round {number} seems worse than the network in use, so it is not used yet."
         self.question_text.value = self.said_of(annotation.image, text)
         self.question.visible = True
 
@@ -209,7 +209,7 @@ class RoundActions(Reviewing):
         except (DrososegError, OSError) as error:
             files.say_failure(error if isinstance(error, DrososegError) else DrososegError(str(error)))
             return
-        self.outcome = f"Saved: '{path.stem}' is among your networks now."
+        self.outcome = f"Saved: '{path.stem}' was added to your networks."
         for widget in (self, *self.viewer.window.dock_widgets.values()):
             load = getattr(widget, "load_networks", None)
             if load is not None:
@@ -268,5 +268,5 @@ class RoundActions(Reviewing):
         camera.zoom = max(camera.zoom, height / (AROUND * float(image.scale[-1])))
         left = len(self.finder.places)
         more = f" {left} more places." if left else ""
-        self.outcome = f"Section {place.section}, around row {y}, column {x}: the network is unsure here.{more}"
+        self.outcome = f"Section {place.section}, around row {y}, column {x}: the network is uncertain here.{more}"
         self._look_later()

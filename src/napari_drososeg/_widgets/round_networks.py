@@ -30,7 +30,7 @@ def card_of(rounds: Rounds, number: int) -> NetworkCard:
         return find_card(rounds.checkpoint(number))
     parent = next((r.parent for r in rounds), "")
     if not parent or parent == SCRATCH:
-        raise DrososegError("The first round began from scratch: there is no network before it to go back to.")
+        raise DrososegError("The first round began from scratch: there is no earlier network to return to.")
     return find_card(parent.rpartition(" ")[0] or parent)
 
 
@@ -59,6 +59,6 @@ def save_as_network(checkpoint: Path, title: str) -> Path:
         raise DrososegError("A network needs a name with letters or digits.")
     target = user_folder() / f"{name}.safetensors"
     if target.exists() or any(card.name == name for card in list_networks()):
-        raise DrososegError(f"There is a network named '{name}' already: choose another name.")
+        raise DrososegError(f"A network named '{name}' already exists: choose another name.")
     spec = replace(load_spec(checkpoint), name=name, title=title.strip())
     return copy_checkpoint(checkpoint, target, spec)

@@ -12,12 +12,12 @@ from napari_drososeg._widgets.job import duration
 from napari_drososeg.workspace import START, Round
 
 COLUMNS = {
-    "#": "Rounds in the order in which they were trained; 0 is the network before the first.",
-    "score, %": "Before and after: mean IoU on the locked regions, or, without these, the share of annotated pixels "
-    "that are right.",
-    "pixels": "Annotated pixels that it was trained on.",
-    "time": "How long it took.",
-    "": "Which network is in use: the one that is shown and that the next round starts from.",
+    "#": "Rounds in the order they were trained; 0 is the network before the first.",
+    "score, %": "Before and after: mean IoU on the locked regions, or, without any, the share of annotated pixels "
+    "that are correct.",
+    "pixels": "Annotated pixels it was trained on.",
+    "time": "Duration of the round.",
+    "": "Which network is in use: it is shown, and the next round starts from it.",
 }
 
 
@@ -33,9 +33,7 @@ def score_words(scores: dict[str, Any], before: dict[str, Any]) -> str:
 def rows(rounds: Sequence[Round], in_use: int) -> list[tuple[int, list[str], str]]:
     """Return number, cells and tooltip of each row, oldest first."""
     first = rounds[0].before if rounds else {}
-    found = [
-        (START, ["0", score_words(first, {}), "–", "–", _state(START, in_use, True)], "The network to begin with.")
-    ]
+    found = [(START, ["0", score_words(first, {}), "–", "–", _state(START, in_use, True)], "The start network.")]
     for r in rounds:
         cells = [
             str(r.number),
@@ -51,7 +49,7 @@ def rows(rounds: Sequence[Round], in_use: int) -> list[tuple[int, list[str], str
 
 
 def _state(number: int, in_use: int, adopted: bool) -> str:
-    return "● in use" if number == in_use else "" if adopted else "not taken"
+    return "● in use" if number == in_use else "" if adopted else "not used"
 
 
 class RoundsTable(QTableWidget):

@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     from napari_drososeg.zoo import NetworkCard
 
 TEMPORARY = (
-    "The labels are too large for memory. They lie in a temporary file that goes when napari closes: Save keeps them."
+    "The labels are too large for memory. They are kept in a temporary file that is deleted when napari closes: "
+    "use Save to keep them."
 )
 
 
 def foreign_labels(target: Target) -> str:
-    """Say what happens to pixels with a label that is no class."""
+    """Say what happens to pixels with a label that is not a class."""
     n = len(target.classes)
-    return f"have a label above {n}, which is no class: they go back to the network's when it is segmented again."
+    return f"have a label above {n}, which is not a class: they are returned to the network when you segment again."
 
 
 SAMPLED = 48
@@ -86,7 +87,7 @@ class Runner(Work):
     def start(self, job: Job, card: NetworkCard, image: Image, stack: Stack) -> None:
         """Start a job; the run before must have ended."""
         if self.busy:
-            raise RuntimeError("A run is going on.")
+            raise RuntimeError("A run is in progress.")
         self._clear()
         if job.config.precision == "int8":
             stack = self._same_stack(image, stack)
@@ -221,7 +222,7 @@ class Runner(Work):
         self._kept += target.write(result.z, piece.slices, piece.part(result.labels))
         if target.store.refused > refused:
             n = len(target.classes)
-            hint = f"Pixels painted with a label above {n}, which is no class, were given back to the network."
+            hint = f"Pixels painted with a label above {n}, which is not a class, were returned to the network."
             self.hints += [hint] if hint not in self.hints else []
         at = target.store.index(result.z, *piece.slices)
         if result.entropy is not None:
@@ -262,9 +263,9 @@ class Runner(Work):
             return f"Stopped: {self._lost_what}."
         if cancelled:
             part = f"{100 * self.fraction:.0f} %" if self.fraction else "nothing"
-            return f"Cancelled, {part} of it done. Segment does the rest."
+            return f"Cancelled, {part} done. Segment continues with the rest."
         if not self._pixels:
-            return "Everything here was done already."
+            return "Everything here is already segmented."
         kept = f", {self._kept:,} painted pixels kept" if self._kept else ""
         return f"Done in {duration(seconds)} ({self._running.description}){kept}."
 

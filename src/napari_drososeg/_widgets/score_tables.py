@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from napari_drososeg.metrics import Scores
 
 COLUMNS = {
-    "IoU": "Intersection over union: of all pixels that are this class in either layer, the share that is it in both.",
-    "F1": "F1, which is the Dice coefficient: twice the overlap over the sum of both areas.",
-    "prec.": "Precision: of the pixels labelled so, the share that is right.",
-    "recall": "Of the pixels of this class in truth, the share that was found. Its mean is the mean pixel accuracy.",
+    "IoU": "Intersection over union: of all pixels of this class in either layer, the share that has it in both.",
+    "F1": "F1, the Dice coefficient: twice the overlap divided by the sum of both areas.",
+    "prec.": "Precision: of the pixels labelled as this class, the share that is correct.",
+    "recall": "Of the pixels of this class in the truth, the share that was found. Its mean is the mean pixel "
+    "accuracy.",
 }
 
 Rows = list[tuple[str, list[str]]]

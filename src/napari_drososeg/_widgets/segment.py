@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 MAX_RECOUNT = 4_000_000
 """Pixels of a section up to which strokes are recounted for the legend as they happen."""
-NO_UNCERTAINTY = "It gives no uncertainty: the command line has no option for that."
+NO_UNCERTAINTY = "The uncertainty is not included: the command line has no option for it."
 
 
 class SegmentWidget(Choice):
@@ -168,13 +168,13 @@ class SegmentWidget(Choice):
         if runner.busy:
             button.text = "Cancelling" if state is State.CANCELLING else "Cancel"
             button.enabled = state is not State.CANCELLING
-            button.tooltip = "Stops after the tile that is being predicted. What is done stays."
+            button.tooltip = "Stops after the current tile. Finished parts are kept."
         else:
             button.text = "Segment again" if self._all_done() else "Segment"
             button.enabled = not problems
             button.tooltip = reason or (
-                "Fills the labels layer, what you look at first. Pixels that you painted yourself are kept, also when "
-                "you segment again, for as long as the layer is there; erase them to give them back to the network."
+                "Fills the labels layer, beginning with what is on screen. Pixels you painted are kept, also when "
+                "you segment again, for as long as the layer exists; erase them to return them to the network."
             )
         self._watch(self.target)
         self._show_progress()
@@ -198,21 +198,24 @@ class SegmentWidget(Choice):
         target, image = self.target, self._image
         self.save_button.enabled = target is not None and not self.runner.busy and not self._saving
         self.save_button.tooltip = (
-            "Writes the labels to a file that any program reads, with their colours where the format has them."
+            "Writes the labels to a file that any program can read, with their colours where the format supports it."
             if target is not None
-            else "There are no labels of this image and network yet."
+            else "There are no labels for this image and network yet."
         )
         path = file_of(image) if image is not None else None
         several = image is not None and FILES_KEY in image.metadata
         self.copy_button.enabled = path is not None and not several and self.job() is not None
         without = f" {NO_UNCERTAINTY}" if self.uncertainty.value else ""
         self.copy_button.tooltip = (
-            "The image was opened from several files: put them into a folder and open that, which is one stack for the "
-            "command line, too."
+            "The image was opened from several files: put them into a folder and open that, so that the command line "
+            "also sees one stack."
             if several
-            else f"Puts the command line for the same job on the clipboard, to run it without a screen.{without}"
+            else (
+                "Copies the command line for the same job to the clipboard, to run it without a graphical "
+                f"interface.{without}"
+            )
             if path
-            else "The image was not opened from a file, so there is nothing the command line could read."
+            else "The image was not opened from a file, so the command line cannot read it."
         )
 
     def _count_strokes(self) -> None:
@@ -316,7 +319,7 @@ class SegmentWidget(Choice):
             return
         QApplication.clipboard().setText(command_line(job, path, shape_of(image)[0]))
         without = f" {NO_UNCERTAINTY}" if "entropy" in job.outputs else ""
-        self.status.value = f"The command is on the clipboard.{without}"
+        self.status.value = f"Command copied to the clipboard.{without}"
 
     # ---------------------------------------------------------------- the end
 

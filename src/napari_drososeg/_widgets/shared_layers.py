@@ -56,7 +56,7 @@ class SharedLayers:
     problem : str
         Why nothing can be kept at the moment, empty where it can.
     refused : int
-        Pixels painted with a label that is no class, which were given back; whoever says so sets it to 0.
+        Pixels painted with a label that is not a class, which were given back; whoever says so sets it to 0.
     news : int
         Grows whenever there is something new to show.
     """
@@ -253,7 +253,7 @@ class SharedLayers:
             self.open()
         keeper = store.keeper
         if isinstance(keeper, WorkspaceKeeper) and keeper.absorb(z, slices, shown, written):
-            painting.show(z, slices)  # which puts back what is no class
+            painting.show(z, slices)  # which puts back what is not a class
 
     def _show(self, painting: Painting, z: int, slices: Slices) -> None:
         """Let a part of a layer show what is known; everything on it has been absorbed."""

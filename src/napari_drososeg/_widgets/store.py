@@ -94,7 +94,7 @@ class Keeper(Protocol):
     """What keeps the pixels that are the user's, apart from every prediction."""
 
     n_classes: int
-    """Values above it are no class."""
+    """Values above it are not a class."""
 
     def absorb(self, z: int, slices: Slices, shown: Pixels, written: Pixels) -> int:
         """Take over what differs between the layer and what the program last wrote; returns the pixels refused."""
@@ -162,7 +162,7 @@ class LabelsStore:
 
     Three arrays of the image's shape: `labels` is what the layer shows and the user paints on; `written` is what the
     program last put there; `under` is the prediction below the user's pixels. What differs between the first
-    two is the user's: its `keeper` is told before every write. Values above the last class are no class: such pixels
+    two is the user's: its `keeper` is told before every write. Values above the last class are not a class: such pixels
     count as not painted, and the next write puts back what belongs there.
 
     Parameters
@@ -183,7 +183,7 @@ class LabelsStore:
     keeper : Keeper
         Keeps the user's pixels: an `OwnAnnotation`, or the workspace of the image.
     refused : int
-        Pixels painted with a value that is no class, which writes have taken back so far.
+        Pixels painted with a value that is not a class, which writes have taken back so far.
     sections : set of int
         Those of which anything was predicted, by whatever network.
     left : dict of int to int

@@ -1,4 +1,4 @@
-"""Taking over a labels layer that is not ours: read in a thread, written into one of ours on the GUI thread."""
+"""Copying a labels layer that is not ours: read in a thread, written into one of ours on the GUI thread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Part:
-    """Part of a section: its labels, 0 where there is none, and how many were left out since they are no class."""
+    """Part of a section: its labels, 0 where there is none, and how many were left out since they are not a class."""
 
     z: int
     slices: Slices
@@ -84,8 +84,8 @@ class TakingOver(Work):
         self._layer, self._annotation, self._target, self._right, self._alive = layer, annotation, target, right, alive
         shape = target.store.shape
         self._pixels = int(np.prod(shape))
-        self._begin("Taking over", layer.name, read_parts, layer.data, shape, len(target.classes))
-        self._set_state(State.RUNNING, f"Taking over {layer.name} …")
+        self._begin("Copying", layer.name, read_parts, layer.data, shape, len(target.classes))
+        self._set_state(State.RUNNING, f"Copying {layer.name} …")
 
     def forget_message(self) -> None:
         """Say no more of the last time: another image is chosen now."""
@@ -119,11 +119,11 @@ class TakingOver(Work):
             self._layer.visible = False
         if self._left_out:
             named = ", ".join(f"{c.value} {c.name}" for c in self._target.classes)
-            show_info(f"{self._left_out:,} pixels have a label that is no class ({named}): they were left out.")
+            show_info(f"{self._left_out:,} pixels have a label that is not a class ({named}): they were left out.")
 
     def _summary(self, cancelled: bool, seconds: float) -> str:
         if self._lost:
             return "Stopped: the labels layer was removed, or the image was given other data."
         if cancelled:
-            return f"Cancelled: {100 * self._pixels_done // self._pixels} % of {self._name} were taken over."
+            return f"Cancelled: {100 * self._pixels_done // self._pixels} % of {self._name} were copied."
         return super()._summary(cancelled, seconds)

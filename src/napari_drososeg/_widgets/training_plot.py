@@ -33,8 +33,8 @@ class TrainingPlot(QWidget):
         self._lines: list[Any] = []
         self._classes: ClassTable | None = None
         self.setToolTip(
-            "Loss: how far the network is from what is annotated (in nats); it should fall. IoU: how well each class "
-            "fits the locked regions, which never train; without any there is none."
+            "Loss: how far the network is from the annotation (in nats); it should fall. IoU: how well each class "
+            "fits the locked regions, which are never used for training; without any there is none."
         )
 
     @property

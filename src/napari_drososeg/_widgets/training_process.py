@@ -90,7 +90,7 @@ class TrainingProcess:
         error = None
         if self.over and self._process.returncode:
             lines = self._err.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            killed = "The training was ended from outside, perhaps for want of memory."
+            killed = "The training process was killed, perhaps because memory ran out."
             error = lines[-1].removeprefix("drososeg: ") if lines and self._process.returncode > 0 else killed
         assert self._process.stdin is not None
         with suppress(OSError):

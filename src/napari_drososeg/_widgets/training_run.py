@@ -182,7 +182,9 @@ class TrainingRun(QObject):
         late = self.stage is Stage.STOPPING and time.monotonic() > self._stopped + PATIENCE
         if late and not over and self.state.round is None:
             process.kill()
-            self._end(f"The training did not stop within {duration(PATIENCE)} and was ended: nothing of it is kept.")
+            self._end(
+                f"The training did not stop within {duration(PATIENCE)} and was terminated: nothing of it is kept."
+            )
             return
         if self.state.round is not None:  # all is on disk; what libraries do at the end of a process takes seconds
             process.kill()
@@ -198,7 +200,7 @@ class TrainingRun(QObject):
         self.wall = time.monotonic() - self._begin
         if self._process is not None:
             process, self._process = self._process, None
-            reason = process.close() or "The training ended without a word; see the log of napari."
+            reason = process.close() or "The training ended without a message; see the log of napari."
             if self.state.round is None:
                 error = error or reason
         self._bar.close()

@@ -17,11 +17,11 @@ SECTION = "retrain"
 PHASES = {
     "preparing": "Preparing the image",
     "starting": "Starting",
-    "reading": "Reading what is annotated",
+    "reading": "Reading the annotation",
     "adapting": "Fitting the network to the image",
     "training": "Training",
     "scoring": "Scoring the new network",
-    "predicting": "Predicting what you look at",
+    "predicting": "Predicting what is on screen",
 }
 
 

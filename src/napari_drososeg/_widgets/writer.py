@@ -56,7 +56,7 @@ def classes_of(meta: dict[str, Any]) -> ClassTable:
 
 
 def voxel_size_of(meta: dict[str, Any]) -> VoxelSize:
-    """Return (z, y, x) in nm from scale and units; None where the unit is no length."""
+    """Return (z, y, x) in nm from scale and units; None where the unit is not a length."""
     from napari_drososeg.io import to_nanometres
 
     scale = [float(s) for s in meta.get("scale", ())][-3:]

@@ -92,26 +92,30 @@ def check_beside(job: Job, probabilities: Path | None, overlays: Path | None, *,
     if probabilities is not None:
         _check_probabilities_name(job, probabilities)
     if overlays is not None and (overlays.is_file() or overlays.suffix.lower() in (".png", ".tif", ".tiff", ".zarr")):
-        raise DrososegError(f"Overlays go to a folder, and '{overlays}' is the name of a file; name a folder.")
+        raise DrososegError(f"Overlays are written to a folder, and '{overlays}' is the name of a file; name a folder.")
     _check_apart(job, list(_wanted(job, probabilities, overlays)))
     if not replace:
         return
     for item in job.items:
         place = probabilities_of(job, item, probabilities)
         if place is not None and place.exists() and not holds_probabilities(place):
-            raise DrososegError(f"'{place}' exists and holds no probabilities of ours; choose another name.")
+            raise DrososegError(
+                f"'{place}' exists and does not contain probabilities written by this program; choose another name."
+            )
         if overlays is not None and not trust:
             drawn = drawn_at(overlays_of(job, item, overlays))
             if (drawn.exists() or drawn.is_symlink()) and not holds_overlays(drawn):
-                raise DrososegError(f"'{drawn}' exists and holds no overlays of ours; choose another folder.")
+                raise DrososegError(
+                    f"'{drawn}' exists and does not contain overlays written by this program; choose another folder."
+                )
 
 
 def _check_probabilities_name(job: Job, path: Path) -> None:
     one = path.suffix.lower() == ".zarr"
     if one and len(job.items) > 1:
         raise DrososegError(
-            f"'{path}' holds the probabilities of one stack, and these are {len(job.items)}; name a folder, which gets "
-            "a .zarr for each."
+            f"'{path}' can hold the probabilities of one stack, and there are {len(job.items)}; name a folder, which "
+            "gets one .zarr per stack."
         )
     if not one and (job.folder is None or path.is_file()):
         raise DrososegError(f"Probabilities are written as .zarr, not as '{path.name}'.")
@@ -126,7 +130,7 @@ def _wanted(job: Job, probabilities: Path | None, overlays: Path | None) -> Iter
         if overlays is not None:
             base = overlays_of(job, item, overlays)
             if base.name in ("", ".", "..") or base == overlays:
-                raise DrososegError(f"'{item.source}' has a name that no folder of overlays can have; rename it.")
+                raise DrososegError(f"The name of '{item.source}' cannot be used for a folder of overlays; rename it.")
             yield item, "overlays", overlays, base
             yield item, "overlays", overlays, picture_of(base)
 
@@ -151,12 +155,11 @@ def _check_apart(job: Job, wanted: list[tuple[Item, str, Path, Path]]) -> None:
             other = f"labels '{item.target}'"
         if other is not None:
             raise DrososegError(
-                f"The {other} and the {what} '{path}' would be written over each other; choose another name for one of "
-                "them."
+                f"The {other} and the {what} '{path}' would overwrite each other; choose another name for one of them."
             )
         if place.parent in read or any(f in place.parents for f in below):
             raise DrososegError(
-                f"The {what} '{path}' would lie among the inputs and be read the next time; choose another folder."
+                f"The {what} '{path}' would be among the inputs and be read next time; choose another folder."
             )
         taken[place] = f"{what} '{path}'"
 

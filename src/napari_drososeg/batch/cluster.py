@@ -95,7 +95,7 @@ class DaskCluster(Executor):
                 task = futures.pop(future)
                 there = set(self._workers())
                 for lost in sorted(known - there):
-                    yield Update(task, fault=f"the worker {lost} left the cluster; others do its tasks")
+                    yield Update(task, fault=f"the worker {lost} left the cluster; other workers take over its tasks")
                 known = there
                 yield self._finished(task, future)
                 hand_out()
@@ -104,7 +104,9 @@ class DaskCluster(Executor):
 
     def _finished(self, task: Task, future: Any) -> Update:
         if future.cancelled():
-            raise DrososegError("The scheduler went away; what is done is kept: start it again and use --resume.")
+            raise DrososegError(
+                "The connection to the scheduler was lost; finished results are kept: start it again and use --resume."
+            )
         error = future.exception()
         return Update(task, error=reason(error)) if error is not None else Update(task, receipt=future.result())
 

@@ -248,7 +248,7 @@ class Manifest:
         self.run = {"what": "run", "time": _now(), **facts}
         self._append(self.run)
         if not (afresh or self.ended):
-            self.note_event("fault", error="the run before did not come to its end")
+            self.note_event("fault", error="the previous run did not finish")
         self.ended = False
 
     def note_replaceable(self, item: Item, probabilities: Path | None, overlays: Path | None) -> None:

@@ -42,8 +42,8 @@ def check_drawable(stack: Stack, part: Part) -> None:
     height, width = stack.shape[1:] if part.roi is None else (s.stop - s.start for s in part.roi)
     if height * width > MAX_PIXELS:
         raise DrososegError(
-            f"Overlays are drawn of up to {MAX_PIXELS / 1e6:.0f} megapixels, and a section of '{stack.name}' has "
-            f"{height * width / 1e6:.0f}; leave --overlays out, or choose a smaller region."
+            f"Overlays are limited to {MAX_PIXELS / 1e6:.0f} megapixels, and a section of '{stack.name}' has "
+            f"{height * width / 1e6:.0f}; omit --overlays, or choose a smaller region."
         )
 
 

@@ -54,7 +54,7 @@ class Job:
     folder : Path or None
         The output folder, None where the output is one file or zarr.
     left_out : tuple of str
-        Names in the input folder that are no images.
+        Names in the input folder that are not images.
     searched : tuple of Path
         Input folders that are read with the folders below them.
     """
@@ -102,7 +102,7 @@ class Part:
         _, height, width = stack.shape
         if self.roi is not None and (self.roi[0].stop > height or self.roi[1].stop > width):
             raise DrososegError(
-                f"The region reaches outside '{stack.name}', whose sections are {height} px high and {width} px wide."
+                f"The region extends beyond '{stack.name}', whose sections are {height} px high and {width} px wide."
             )
 
 
@@ -148,12 +148,13 @@ def plan_job(
     if named is not None:
         if len(given) > 1:
             raise DrososegError(
-                f"{len(given)} inputs need a folder as output, and '{output}' is one file; to segment files as one "
-                "stack, put them into a folder."
+                f"{len(given)} inputs need a folder as output, but '{output}' is a single file; to segment files as "
+                "one stack, put them into a folder."
             )
         if pattern != "*" or subfolders:
             raise DrososegError(
-                f"A pattern or subfolders choose files one by one, and '{output}' is one file; name a folder as output."
+                f"A pattern or subfolders select files one by one, but '{output}' is a single file; name a folder as "
+                "output."
             )
         return Job((guarded(Item(given[0], target)),), _fitting(target, named, chosen_format), None)
     if target.is_file():
@@ -163,7 +164,7 @@ def plan_job(
     for each in given:
         if subfolders and each.resolve() in (target.resolve(), *target.resolve().parents):
             raise DrososegError(
-                f"'{target}' lies inside the input '{each}' and would be read the next time; choose an output outside."
+                f"'{target}' lies inside the input '{each}' and would be read next time; choose an output outside it."
             )
         found, others = _inputs(each, pattern, subfolders)
         left_out += others
@@ -186,7 +187,7 @@ def _fitting(target: Path, named: Format, chosen: Format | None) -> Format:
     if chosen is None or chosen == named or {chosen, named} == {"tiff", "ome-tiff"}:
         return chosen or named
     raise DrososegError(
-        f"'{target.name}' is no name for --format {chosen}; let it end in {FORMATS[chosen]} or leave --format out."
+        f"'{target.name}' does not match --format {chosen}; change the extension to {FORMATS[chosen]} or omit --format."
     )
 
 
@@ -212,7 +213,7 @@ def _inputs(source: Path, pattern: str, subfolders: bool) -> tuple[list[Path], l
     if source.is_file() or is_zarr(source):
         return [source], []
     if "/" in pattern or os.sep in pattern:
-        raise DrososegError(f"The pattern '{pattern}' holds a path; it chooses names within the input folder only.")
+        raise DrososegError(f"The pattern '{pattern}' contains a path; it selects names within the input folder only.")
     found, left_out, folders = [], [], [source]
     while folders:
         for path in sorted(folders.pop(0).iterdir(), key=natural_key):
@@ -244,13 +245,13 @@ def guarded(item: Item, folder: Path | None = None) -> Item:
     """Refuse outputs that would replace the input, contain it, become a part of it, or leave the output folder."""
     source, target = item.source.resolve(), item.target.resolve()
     if folder is not None and folder.resolve() not in item.target.parent.resolve().joinpath("x").parents:
-        raise DrososegError(f"'{item.target.parent}' is a link that leads out of '{folder}'; remove it.")
+        raise DrososegError(f"'{item.target.parent}' is a link that points outside '{folder}'; remove it.")
     if source == target:
         raise DrososegError(f"'{item.target}' is the input itself; choose another output.")
     if source in target.parents:
         raise DrososegError(
-            f"'{item.target}' lies inside the input '{item.source}' and would be read as a part of it the next "
-            "time; choose an output outside."
+            f"'{item.target}' lies inside the input '{item.source}' and would be read as part of it next time; "
+            "choose an output outside it."
         )
     if target in source.parents:
         raise DrososegError(f"'{item.target}' contains the input '{item.source}'; choose another output.")

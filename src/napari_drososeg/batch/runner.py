@@ -81,8 +81,8 @@ class BatchConfig:
                 raise DrososegError(f"'{existing[0]}' exists{more}; use --overwrite, --resume or another output.")
         if job.folder is not None and len(job.items) > 1 and self.part != Part():
             raise DrososegError(
-                "--sections and --roi choose within one stack, but a folder as output means one stack per file; "
-                "name an output file such as labels.tif."
+                "--sections and --roi select within one stack, but a folder as output means one stack per file; name "
+                "an output file such as labels.tif."
             )
         check_beside(job, self.probabilities, self.overlays, replace=again, trust=self.resume)
         if self.areas is not None:
@@ -91,7 +91,7 @@ class BatchConfig:
             for item in job.items:
                 guarded(Item(item.source, self.areas))
         if self.block is not None and job.format != "ome-zarr":
-            raise DrososegError("--block goes with a .zarr as output; other formats are written whole.")
+            raise DrososegError("--block needs a .zarr output; other formats are written whole.")
 
     def places(self, job: Job) -> Iterator[Path]:
         """Iterate over everything that is written, as it is or would be called."""
@@ -199,7 +199,7 @@ class Batch:
             self.outcomes = {i.target: self.outcome(i, "skipped") for i, *both in known if all(both)}
         elif left := [p for i in self.waiting if (p := partial_path(i.target)).is_dir() and not config.overwrite]:
             raise DrososegError(
-                f"'{left[0]}' was left by a run that was stopped; use --resume to go on with it, or --overwrite."
+                f"'{left[0]}' was left by an interrupted run; use --resume to continue it, or --overwrite."
             )
         if not (self.waiting or self.undrawn):
             return

@@ -120,7 +120,7 @@ def load(setup: Setup) -> Loaded:
     ------
     DrososegError
         If this process has another version of the program or sees another checkpoint, or the device, engine or
-        precision is not to be had here.
+        precision is not available here.
     """
     from napari_drososeg.checkpoint import sha256
     from napari_drososeg.inference import Predictor
@@ -133,7 +133,9 @@ def load(setup: Setup) -> Loaded:
                     f"{setup.version}; install the same version."
                 )
             if sha256(setup.network) != setup.sha256:
-                raise DrososegError(f"The network '{setup.network}' is another one for the worker {platform.node()}.")
+                raise DrososegError(
+                    f"The network '{setup.network}' is a different one on the worker {platform.node()}."
+                )
             _loaded.clear()
             notices: list[str] = []
             predictor = Predictor(setup.network, setup.config, notify=notices.append, fixed=setup.fixed)

@@ -66,7 +66,7 @@ def print_line(value: object) -> None:
 def stdout_console() -> Console:
     """Return a console for tables; as wide as needed where nobody looks at it.
 
-    What it prints are names and paths of the user: ``[old]`` is no style in them, and ``:x:`` no picture.
+    What it prints are names and paths of the user: ``[old]`` is not a style in them, nor ``:x:`` an emoji.
     """
     from rich.console import Console
 
@@ -113,7 +113,7 @@ def file_size(n_bytes: int) -> str:
 
 
 class Bar:
-    """A progress bar on stderr with time left; does nothing where it is not wanted or stderr is no terminal."""
+    """A progress bar on stderr with time left; does nothing where it is not wanted or stderr is not a terminal."""
 
     def __init__(self, shown: bool) -> None:
         self._progress: Any = None

@@ -24,15 +24,15 @@ def demo(
     model: Model = None,
     n_sections: Annotated[int, typer.Option("--n-sections", min=1, help="Sections of the stack.")] = 4,
     size: Annotated[int, typer.Option(min=64, help="Width and height of a section in pixels.")] = 512,
-    seed: Annotated[int, typer.Option(help="Another number makes another stack.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the stack.")] = 0,
     engine: Engine = "auto",
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Segment a synthetic stack and score the labels.
 
-    Makes the stack itself, so it needs no data; writes it, its truth, the labels and a picture. Earlier
-    results in FOLDER are replaced.
+    Creates the stack itself, so it needs no data; writes it, its ground truth, the labels and a picture.
+    Earlier results in FOLDER are replaced.
     """
     from napari_drososeg.batch.outcomes import areas_of
     from napari_drososeg.batch.plan import Part
@@ -46,7 +46,7 @@ def demo(
     check_choice("--engine", engine, ("auto", "openvino", "torch"))
     notify = console.notifier(quiet)
     path = find_network(model or DEFAULT_NETWORK)
-    notify(f"making a synthetic stack of {n_sections} sections of {size} x {size} pixels")
+    notify(f"creating a synthetic stack of {n_sections} sections of {size} x {size} pixels")
     stack, truth = synthetic_stack((n_sections, size, size), seed)
     predictor = Predictor(path, PredictConfig(engine=engine), notify=notify)
     notify(f"predicting with {predictor.spec.title} on {predictor.description}")

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    labels: Annotated[Path, typer.Argument(metavar="PRED", help="Labels to judge: file, folder or zarr.")],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Labels that are right.")],
+    labels: Annotated[Path, typer.Argument(metavar="PRED", help="Labels to evaluate: file, folder or zarr.")],
+    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Ground-truth labels.")],
     sections: Annotated[
         str | None,
         typer.Option(
-            help="Sections of TRUTH to compare, e.g. 13-15: the same numbers of PRED, or all of PRED in order where "
-            "it has as many sections as listed. 0-2:13-15 pairs PRED with TRUTH."
+            help="Sections of TRUTH to compare, e.g. 13-15: the same sections of PRED, or all of PRED in order if it "
+            "has as many sections as listed. 0-2:13-15 pairs PRED with TRUTH."
         ),
     ] = None,
     truth_format: Annotated[
@@ -35,15 +35,16 @@ def evaluate(
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scores of every section to this CSV file.")] = None,
     error_map: Annotated[
-        Path | None, typer.Option(help="Write a picture with wrong pixels in yellow (.tif, or .png for one section).")
+        Path | None,
+        typer.Option(help="Write an error map with wrong pixels in yellow (.tif, or .png for one section)."),
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare labels with truth.
+    """Compare labels with ground truth.
 
-    Prints IoU, F1 (which is Dice), accuracies and the confusion matrix. Pixels without truth (0) are
-    not counted; pixels left unlabelled by PRED are wrong.
+    Prints IoU, F1 (Dice), accuracies and the confusion matrix. Pixels unlabelled in TRUTH (0) are not
+    counted; pixels left unlabelled by PRED count as wrong.
     """
     check_choice("--truth-format", truth_format, ("auto", "classes", "vnc"))
     check_targets((labels, truth), csv, error_map)
@@ -105,9 +106,9 @@ def check_targets(inputs: tuple[Path, ...], csv: Path | None, error_map: Path | 
         place = path.resolve()
         for source in (each.resolve() for each in inputs):
             if place == source or source in place.parents:
-                raise DrososegError(f"{option} '{path}' is, or lies in, what is compared; choose another place.")
+                raise DrososegError(f"{option} '{path}' is one of the inputs or inside one; choose another path.")
         if path.is_dir() or (path.exists() and path.suffix.lower() not in suffixes):
-            raise DrososegError(f"{option} '{path}' exists and is no {suffixes[0]} file; choose another name.")
+            raise DrososegError(f"{option} '{path}' exists and is not a {suffixes[0]} file; choose another name.")
     if csv is not None and error_map is not None and csv.resolve() == error_map.resolve():
         raise DrososegError(f"--csv and --error-map would both be written to '{csv}'; choose another name.")
 
@@ -141,7 +142,9 @@ def parse_pairs(text: str | None, n_labels: int, n_truth: int) -> list[tuple[int
     ours, _, theirs = text.partition(":")
     left, right = parse_sections(ours), parse_sections(theirs)
     if len(left) != len(right):
-        raise DrososegError(f"--sections {text} pairs {len(left)} sections with {len(right)}; give as many of both.")
+        raise DrososegError(
+            f"--sections {text} pairs {len(left)} sections with {len(right)}; give the same number of each."
+        )
     return list(zip(left, right, strict=True))
 
 

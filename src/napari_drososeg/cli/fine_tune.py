@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 def fine_tune(
     images: Annotated[Path | None, typer.Argument(metavar="[IMAGES]", help="Stack: file, folder or zarr.")] = None,
     labels: Annotated[
-        Path | None, typer.Argument(metavar="[LABELS]", help="Its annotation; 0 is not annotated, and ignored.")
+        Path | None,
+        typer.Argument(metavar="[LABELS]", help="Annotation of the stack; 0 is not annotated, and ignored."),
     ] = None,
     workspace: Annotated[
-        Path | None, typer.Option(help="Learn from this workspace instead, and keep the result there as a round.")
+        Path | None, typer.Option(help="Train on this workspace instead, and keep the result there as a round.")
     ] = None,
     start: Annotated[
         str | None,
@@ -44,27 +45,28 @@ def fine_tune(
             "workspace, or else unet]",
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where the network goes (.safetensors).")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Network to write (.safetensors).")] = None,
     classes: Annotated[
         Path | None,
         typer.Option(
-            help="Classes of LABELS, a JSON list with value, name and color, where they are not those of the network: "
-            "it keeps what it knows of images, and learns these. [default: those written in LABELS, or else of the "
-            "network]"
+            help="Classes of LABELS, a JSON list with value, name and color, if they are not those of the network: "
+            "it keeps what it has learnt about images, and learns these. [default: those written in LABELS, or else "
+            "of the network]"
         ),
     ] = None,
-    image: Annotated[Path | None, typer.Option(help="With --workspace: where the image is now, if it moved.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="With --workspace: where the image is now, if it was moved.")
+    ] = None,
     sections: Annotated[
-        str | None, typer.Option(help="Sections of IMAGES that LABELS are of, e.g. 3,5, where LABELS has fewer.")
+        str | None, typer.Option(help="Sections of IMAGES that LABELS covers, e.g. 3,5, if it has fewer.")
     ] = None,
     validate: Annotated[
-        str | None, typer.Option(help="Annotated sections of IMAGES to keep for validation: they never train.")
+        str | None,
+        typer.Option(help="Annotated sections of IMAGES to hold out for validation: they are never trained on."),
     ] = None,
     effort: Annotated[str, typer.Option(help="quick (seconds), balanced or thorough (minutes).")] = "quick",
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates, instead of the effort's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak, instead of the effort's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, instead of the effort's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate, instead of the effort's.")] = None,
     loss: Annotated[
         str, typer.Option(help="A sum of cross-entropy, class-balanced, focal, dice or weighted:1,5,2.")
     ] = "cross-entropy",
@@ -73,18 +75,18 @@ def fine_tune(
     invert: Invert = False,
     fill_nan: FillNan = None,
     predict: Annotated[
-        str | None, typer.Option(help="With --workspace: sections to predict right after, e.g. 4; kept with the round.")
+        str | None, typer.Option(help="With --workspace: sections to predict afterwards, e.g. 4; kept with the round.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same result.")] = 0,
     device: Device = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print what happens as one JSON object a line.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one object per line.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Fine-tune a network on sparse annotation.
 
     Either on a workspace of the viewer, which gains a round, or on a stack and its labels. Ctrl+C
-    stops, and keeps the best so far. The result inherits the licence of the network it starts from.
+    stops, and keeps the best network so far. The result inherits the licence of the network it starts from.
     """
     check_choice("--effort", effort, ("quick", "balanced", "thorough"))
     check_arguments(images, labels, workspace, output, classes, overwrite=overwrite)
@@ -145,7 +147,7 @@ def check_arguments(
     if workspace is not None and images is not None:
         raise DrososegError("Give either --workspace or IMAGES and LABELS; with --workspace use --image.")
     if workspace is not None and classes is not None:
-        raise DrososegError("A workspace has its classes: leave out --classes.")
+        raise DrososegError("A workspace has its own classes: omit --classes.")
     if output is not None:
         if output.suffix != ".safetensors":
             raise DrososegError(f"A network is written as .safetensors, not as '{output.name}'.")
@@ -179,13 +181,13 @@ def temporary_workspace(
     held_out = set() if validate is None else set(parse_sections(validate))
     if known.shape != (len(chosen), *picture.shape[1:]):
         raise DrososegError(
-            f"LABELS has the shape {known.shape}, not {(len(chosen), *picture.shape[1:])} (z, y, x): it needs the size "
-            "of IMAGES; name its sections of IMAGES with --sections where it has fewer."
+            f"LABELS has the shape {known.shape}, not {(len(chosen), *picture.shape[1:])} (z, y, x): it must have "
+            "the size of IMAGES; if it has fewer sections, name those of IMAGES with --sections."
         )
     if wrong := [z for z in chosen if z >= picture.n_sections]:
         raise DrososegError(f"There is no section {wrong[0]} in IMAGES, which has {picture.n_sections}.")
     if wrong := sorted(held_out - set(chosen)):
-        raise DrososegError(f"Section {wrong[0]}, kept for validation, is not in LABELS.")
+        raise DrososegError(f"Section {wrong[0]}, held out for validation, is not in LABELS.")
     classes = read_classes(table) if table else class_table(start, known.classes)
     made = create_workspace(folder, picture, classes)
     try:
@@ -194,8 +196,8 @@ def temporary_workspace(
             plain = values.astype("uint8")
             if (foreign := values[(values < 0) | (values > len(classes))]).size:
                 raise DrososegError(
-                    f"Section {number} of LABELS holds the value {foreign[0]}, but there are {len(classes)} classes: "
-                    "name those of LABELS with --classes."
+                    f"Section {number} of LABELS contains the value {foreign[0]}, but there are {len(classes)} "
+                    "classes: name those of LABELS with --classes."
                 )
             if z in held_out:
                 made.regions.add(z, shown=partial(_part, plain), locked=True)
@@ -290,7 +292,7 @@ def show(finished: dict[str, Any], output: Path | None) -> None:
     out = console.stdout_console()
     out.print(f"{finished['verdict']} ({console.duration(finished['seconds'])})", soft_wrap=True)
     if size := finished["adapted"].get("pixel_size"):
-        out.print(f"The pixel size is taken as {size:g} nm: predict with --pixel-size {size:g}.", soft_wrap=True)
+        out.print(f"The pixel size was estimated as {size:g} nm: predict with --pixel-size {size:g}.", soft_wrap=True)
     if output is None:
         out.print(f"Round {finished['number']}, {'adopted' if finished['adopted'] else 'not adopted'}.")
     else:

@@ -22,9 +22,9 @@ def info(
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show what a stack is and how long it would take.
+    """Show the properties of a stack and how long prediction would take.
 
-    Size, type, voxel size; for each network whether it would rescale the stack, and how long it takes here.
+    Size, type, voxel size; for each network whether it would rescale the stack, and its expected time here.
     """
     check_pixel_size(pixel_size)
     from napari_drososeg.io import read_stack

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="Network to describe: a name or a .safetensors file; all if left out.")
+        str | None, typer.Argument(help="Network to describe: a name or a .safetensors file (default: all).")
     ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """List the networks, or show the card of one.
 
-    A card says what a network was trained on, its licence and its scores.
+    A card shows what a network was trained on, its licence and its scores.
     """
     from napari_drososeg.zoo import DEFAULT_NETWORK, find_card, list_networks
 

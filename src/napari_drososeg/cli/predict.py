@@ -41,7 +41,7 @@ FORMATS = ("tiff", "ome-tiff", "ome-zarr", "png")
 def predict(
     source: Annotated[
         list[Path],
-        typer.Argument(metavar="IN...", help="Stack: file, zarr, or folder of sections; several for a folder."),
+        typer.Argument(metavar="IN...", help="Stack: file, zarr, or folder of sections; several need a folder as OUT."),
     ],
     output: Annotated[
         str,
@@ -54,10 +54,10 @@ def predict(
     ],
     model: Model = None,
     file_format: Annotated[
-        str | None, typer.Option("--format", help="tiff, ome-tiff, ome-zarr or png; else OUT's suffix decides.")
+        str | None, typer.Option("--format", help="tiff, ome-tiff, ome-zarr or png (default: from the suffix of OUT).")
     ] = None,
-    pattern: Annotated[str, typer.Option(help="Only files of a folder IN with such names, e.g. '*.tif'.")] = "*",
-    subfolders: Annotated[bool, typer.Option("--subfolders", help="Also files in folders below IN.")] = False,
+    pattern: Annotated[str, typer.Option(help="Only files of a folder IN with matching names, e.g. '*.tif'.")] = "*",
+    subfolders: Annotated[bool, typer.Option("--subfolders", help="Also files in subfolders of IN.")] = False,
     sections: Annotated[
         str | None, typer.Option(help="Only these sections, e.g. 0-15 or 3,5; the others stay 0 (unlabelled) in OUT.")
     ] = None,
@@ -66,45 +66,48 @@ def predict(
     engine: Engine = "auto",
     precision: Precision = "auto",
     halo: Annotated[str, typer.Option(help="Context around tiles: default, exact or pixels.")] = "default",
-    tile: Annotated[int | None, typer.Option(min=16, help="Tile size in pixels; else as memory allows.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Tiles at once; else as memory allows.")] = None,
+    tile: Annotated[int | None, typer.Option(min=16, help="Tile size in pixels (default: as memory allows).")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Tiles per batch (default: as memory allows).")] = None,
     orientations: Annotated[
         int,
         typer.Option(
             metavar="N",
-            help="Average over N = 1, 2, 4 or 8 flips and turns: a little more accurate, and N times as long.",
+            help="Test-time augmentation: average over N = 1, 2, 4 or 8 flips and turns; slightly more accurate, and "
+            "N times as long.",
         ),
     ] = 1,
     block: Annotated[
-        str | None, typer.Option(metavar="Z,Y,X", help="Blocks that a .zarr is made in; 16,2048,2048 unless given.")
+        str | None, typer.Option(metavar="Z,Y,X", help="Block size of .zarr output (default: 16,2048,2048).")
     ] = None,
     pixel_size: PixelSize = None,
     invert: Invert = False,
     fill_nan: FillNan = None,
     probabilities: Annotated[
         Path | None,
-        typer.Option(metavar="ZARR|FOLDER", help="Also write class probabilities (C, Z, Y, X); a .zarr for each file."),
+        typer.Option(metavar="ZARR|FOLDER", help="Also write class probabilities (C, Z, Y, X); one .zarr per file."),
     ] = None,
     overlays: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Also write pictures of labels over the image, a PNG for each section."),
+        typer.Option(metavar="FOLDER", help="Also write pictures of labels over the image, one PNG per section."),
     ] = None,
     areas: Annotated[
         Path | None, typer.Option(help="Also write areas per file, section and class to this .csv.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="Look for missing, repeated, shifted or odd sections first.")
+        bool, typer.Option("--check/--no-check", help="Check for missing, repeated, shifted or odd sections first.")
     ] = True,
-    workers: Annotated[int, typer.Option(min=0, help="Processes on this machine; 0 is this one alone.")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Worker processes on this machine; 0 uses this process alone.")
+    ] = 0,
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS|FILE", help="A running dask.distributed cluster to use.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each worker; all there are.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip what the record says is done.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done and what it takes.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take the default answers.")] = False,
-    events: Annotated[bool, typer.Option("--events", help="Print what happens as lines of JSON.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads per worker (default: all cores).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Skip what the record lists as done.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done and what it needs.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask no questions; use the default answers.")] = False,
+    events: Annotated[bool, typer.Option("--events", help="Print events as JSON lines.")] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -149,7 +152,7 @@ def predict(
     notify = console.notifier(quiet)
     if job.left_out:
         names = ", ".join(job.left_out[:3]) + (", ..." if len(job.left_out) > 3 else "")
-        notify(f"left out, no images: {names}")
+        notify(f"left out, not images: {names}")
     run = Batch(job, find_card(model or DEFAULT_NETWORK), config, notify)
     ask = not (yes or quiet or json or events) and sys.stdin.isatty() and sys.stderr.isatty()
     run.prepare(asking_pixel_size(run) if ask else None)
@@ -207,7 +210,7 @@ def watch(run: Batch, *, shown: bool, events: bool) -> None:
         if events:
             console.print_line(event.to_dict())
         if event.kind == "looking":
-            bar.show("looking at the sections", event.done, event.total)
+            bar.show("checking the sections", event.done, event.total)
         elif event.kind == "progress" and event.item is not None:
             if alone:
                 words = "" if event.text in ("tile", "block") else f", {event.text}"

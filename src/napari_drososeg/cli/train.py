@@ -21,61 +21,67 @@ if TYPE_CHECKING:
 def train(
     images: Annotated[Path, typer.Argument(metavar="IMAGES", help="Stack: file, zarr, or folder of sections.")],
     labels: Annotated[
-        Path, typer.Argument(metavar="LABELS", help="Its labels, 0 is unlabelled; or those of the public VNC stack.")
+        Path,
+        typer.Argument(
+            metavar="LABELS", help="Labels of the stack, 0 is unlabelled; or those of the public VNC stack."
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="CHECKPOINT", help="The network, a .safetensors file.")
+        Path, typer.Option("--output", "-o", metavar="CHECKPOINT", help="Network to write, a .safetensors file.")
     ],
     classes: Annotated[
-        Path | None, typer.Option(help="JSON list of classes with value, name and color; else the three of the zoo.")
+        Path | None,
+        typer.Option(help="JSON list of classes with value, name and color (default: the three of the zoo)."),
     ] = None,
-    sections: Annotated[str | None, typer.Option(help="Sections to use, e.g. 0-11; all unless given.")] = None,
+    sections: Annotated[str | None, typer.Option(help="Sections to use, e.g. 0-11 (default: all).")] = None,
     validation: Annotated[
         str | None,
-        typer.Option(help="Sections to score and not to train on, e.g. 13-15, or the last share of them, e.g. 0.2."),
+        typer.Option(help="Sections to hold out for validation, e.g. 13-15, or the last fraction of them, e.g. 0.2."),
     ] = None,
     start: Annotated[
-        str | None, typer.Option("--from", help="Network to start from: a name or file. What fits of it is taken.")
+        str | None, typer.Option("--from", help="Network to start from: a name or file. Matching weights are used.")
     ] = None,
     architecture: Annotated[
-        str | None, typer.Option(help="unet, fpn, segnet, ...; unet, or that of --from, unless given.")
+        str | None, typer.Option(help="unet, fpn, segnet, ... (default: unet, or that of --from).")
     ] = None,
     argument: Annotated[
         list[str] | None, typer.Option(help="Argument of the architecture, e.g. width=0.5; may be repeated.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Updates; at most, with the schedule plateau.")] = 1500,
-    batch: Annotated[int, typer.Option(min=1, help="Patches an update.")] = 8,
-    patch: Annotated[int, typer.Option(min=16, help="Edge of a patch in pixels.")] = 256,
-    learning_rate: Annotated[float, typer.Option(help="Its peak, or its start with plateau.")] = 2e-3,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps; the maximum with the schedule plateau.")] = 1500,
+    batch: Annotated[int, typer.Option(min=1, help="Patches per step.")] = 8,
+    patch: Annotated[int, typer.Option(min=16, help="Patch size in pixels.")] = 256,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate, or the initial one with plateau.")] = 2e-3,
     schedule: Annotated[str, typer.Option(help="one-cycle, or plateau as in the reference study.")] = "one-cycle",
     loss: Annotated[
         str, typer.Option(help="Sum of cross-entropy, weighted:W1,W2,..., class-balanced, focal and dice.")
     ] = "cross-entropy",
     augmentation: Annotated[str, typer.Option(help="none, mild, study or strong.")] = "mild",
-    class_patches: Annotated[float, typer.Option(help="Share of patches centred on classes drawn evenly.")] = 0.0,
+    class_patches: Annotated[float, typer.Option(help="Fraction of patches centred on classes drawn evenly.")] = 0.0,
     encoder_rate: Annotated[float, typer.Option(help="Factor of the encoder's learning rate; 0 freezes it.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Same seed, same patches and same random weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the patches and initial weights.")] = 0,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 100,
     pixel_size: Annotated[
-        float | None, typer.Option(help="Pixel size of IMAGES in nm; else what its file says.")
+        float | None, typer.Option(help="Pixel size of IMAGES in nm (default: from its file).")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="What users type; else the name of CHECKPOINT.")] = None,
-    title: Annotated[str | None, typer.Option(help="What the widgets show.")] = None,
-    licence: Annotated[str | None, typer.Option(help="SPDX expression; that of --from always applies too.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where the run is kept; else beside CHECKPOINT.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew and replace what is there.")] = False,
-    install: Annotated[bool, typer.Option("--install", help="Also put the network into your own zoo.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name for --model (default: the name of CHECKPOINT).")] = None,
+    title: Annotated[str | None, typer.Option(help="Title shown in the widgets.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="SPDX licence expression; that of --from always applies too.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder of the run (default: beside CHECKPOINT).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again and replace existing files.")] = False,
+    install: Annotated[bool, typer.Option("--install", help="Also add the network to your own zoo.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    devices: Annotated[int, typer.Option(min=1, help="Devices of a node; a batch is shared by all.")] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes, each of which runs this command.")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="Devices per node; each batch is split among all of them.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Number of nodes, each of which runs this command.")] = 1,
     precision: Annotated[str, typer.Option(help="auto, f32, bf16 or f16.")] = "auto",
-    json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one a line.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one per line.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a network on your own images, labels and classes.
 
-    What can fail is looked for first. The result is a network like the shipped ones: drososeg predict --model
+    Possible failures are checked first. The result is a network like the shipped ones: drososeg predict --model
     CHECKPOINT.
     """
     target = check_target(output, name, install=install)
@@ -148,7 +154,7 @@ def check_target(output: Path, name: str | None, *, install: bool) -> str:
         raise DrososegError(f"'{output}' is a folder; name a file that ends in {SUFFIX}.")
     target = name or output.stem
     if not target or any(c.isspace() or c in "/\\" for c in target):
-        raise DrososegError(f"'{target}' is no name of a network: --name takes one word, such as my-unet.")
+        raise DrososegError(f"'{target}' is not a network name: --name takes one word, such as my-unet.")
     if install:
         if target in read_registry():
             raise DrososegError(f"'{target}' is the name of a shipped network; choose another --name.")
@@ -163,11 +169,11 @@ def check_folder(folder: Path, output: Path, *, resume: bool, overwrite: bool) -
     if resume and overwrite:
         raise DrososegError("--resume and --overwrite contradict each other; give one of them.")
     if folder.exists() and not folder.is_dir():
-        raise DrososegError(f"'{folder}' is no folder; choose another --folder.")
+        raise DrososegError(f"'{folder}' is not a folder; choose another --folder.")
     if not (resume or overwrite):
         for path in (output, *(folder / name for name in RUN_FILES)):
             if path.exists():
-                raise DrososegError(f"'{path}' exists; use --resume to go on, --overwrite to begin anew.")
+                raise DrososegError(f"'{path}' exists; use --resume to continue, --overwrite to start again.")
     return folder
 
 
@@ -215,7 +221,9 @@ def parse_validation(text: str | None) -> list[int] | float | None:
         except ValueError:
             share = 0.0
         if not 0 < share < 1:
-            raise DrososegError(f"--validation {text} is no share between 0 and 1; write 0.2, or sections like 13-15.")
+            raise DrososegError(
+                f"--validation {text} is not a fraction between 0 and 1; write 0.2, or sections like 13-15."
+            )
         return share
     return parse_sections(text)
 
@@ -232,7 +240,7 @@ def introduction(inputs: Inputs, training: Training) -> str:
     parameters = sum(p.numel() for p in training.model.module.parameters())
     validated = f", {len(inputs.validation)} to validate" if inputs.validation else ""
     taken = f", {training.transferred} tensors of {inputs.parent_name}" if training.transferred else ""
-    begin = f", goes on at step {training.step}" if training.step else ""
+    begin = f", continues at step {training.step}" if training.step else ""
     return (
         f"{len(inputs.sections)} sections to train on{validated}; {training.config.architecture} with "
         f"{parameters:,} parameters{taken}; {training.fabric.device.type}{begin}"

@@ -177,9 +177,9 @@ def read_classes(path: Path) -> ClassTable:
     except OSError as error:
         raise DrososegError(f"Cannot read '{path}': {error.strerror or error}.") from error
     except ValueError as error:
-        raise DrososegError(f"'{path}' is no JSON file ({error}).") from error
+        raise DrososegError(f"'{path}' is not a JSON file ({error}).") from error
     if not isinstance(rows, list):
-        raise DrososegError(f"'{path}' must hold a list of classes, each with 'value', 'name' and 'color'.")
+        raise DrososegError(f"'{path}' must contain a list of classes, each with 'value', 'name' and 'color'.")
     try:
         return ClassTable.from_list(rows)
     except DrososegError as error:

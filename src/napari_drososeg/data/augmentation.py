@@ -103,7 +103,7 @@ class Augmentation:
             If there is none of this name.
         """
         if name not in PRESETS:
-            raise DrososegError(f"There is no augmentation '{name}'; choose one of: {', '.join(PRESETS)}.")
+            raise DrososegError(f"Unknown augmentation '{name}'; choose one of: {', '.join(PRESETS)}.")
         return PRESETS[name]
 
 

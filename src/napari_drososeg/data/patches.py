@@ -95,7 +95,7 @@ class PatchSampler:
                     f"than a patch of {patch} px: choose a smaller patch."
                 )
         if batch % ranks:
-            raise DrososegError(f"A batch of {batch} patches cannot be shared by {ranks} devices; use a multiple.")
+            raise DrososegError(f"A batch of {batch} patches cannot be split among {ranks} devices; use a multiple.")
         self.patch, self.augmentation, self.seed, self.class_patches = patch, augmentation, seed, class_patches
         self._mine = range(rank, batch, ranks)
         self._shapes = [s.labels.shape for s in sections]

@@ -58,7 +58,7 @@ def annotated_section(image: NDArray[Any], labels: NDArray[Any], name: str) -> A
     if image.shape != labels.shape:
         raise DrososegError(f"{name}: the image is {image.shape}, its labels are {labels.shape} (y, x) px.")
     if image.dtype.kind == "f" and not np.isfinite(image).all():
-        raise DrososegError(f"{name}: the image holds NaN or infinite values; fill them before training.")
+        raise DrososegError(f"{name}: the image contains NaN or infinite values; fill them before training.")
     if labels.dtype.kind not in "buif" or (labels != labels.astype(np.uint8)).any():
         raise DrososegError(f"{name}: labels must be whole numbers from 0 to 255.")
     return AnnotatedSection(normalise(image, measure(image)), labels.astype(np.uint8), name=name)

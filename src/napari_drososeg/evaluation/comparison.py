@@ -167,8 +167,8 @@ def pair_sections(n_labels: int, n_truth: int, sections: Sequence[int] | None = 
     if sections is None:
         if n_labels != n_truth:
             raise DrososegError(
-                f"The labels have {n_labels} sections and the truth {n_truth}; say which sections of the "
-                f"truth are meant (--sections), for example 0-{min(n_labels, n_truth) - 1}."
+                f"The labels have {n_labels} sections and the truth {n_truth}; specify the sections of the truth "
+                f"(--sections), for example 0-{min(n_labels, n_truth) - 1}."
             )
         return [(z, z) for z in range(n_truth)]
     wrong = [z for z in sections if not 0 <= z < n_truth]

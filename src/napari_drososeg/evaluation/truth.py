@@ -62,8 +62,8 @@ def detect_truth_format(truth: Stack, classes: ClassTable, sections: Sequence[in
     if values <= VNC_VALUES:
         return "vnc"
     raise DrososegError(
-        f"The truth '{truth.name}' holds the value {beyond[0]}, which is neither in the class table "
-        f"(0 to {len(classes)}) nor are all values those of the public VNC data set."
+        f"The truth '{truth.name}' contains the value {beyond[0]}, which is not in the class table (0 to "
+        f"{len(classes)}), and not all values are those of the public VNC data set."
     )
 
 
@@ -83,7 +83,7 @@ def truth_reader(
         return lambda z, rows: truth.read(z, rows)
     if classes.names != DROSOPHILA_CLASSES.names:
         raise DrososegError(
-            f"The truth '{truth.name}' holds raw VNC values, which are mapped to "
+            f"The truth '{truth.name}' contains raw VNC values, which are mapped to "
             f"{', '.join(DROSOPHILA_CLASSES.names)}, not to {', '.join(classes.names)}."
         )
     from napari_drososeg.samples import map_vnc_labels

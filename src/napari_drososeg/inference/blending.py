@@ -120,7 +120,7 @@ class Blender:
         finished = []
         for target in self._targets[tile]:
             shared = _overlap(tile.reach, target.write)
-            assert shared is not None  # or it would be no target
+            assert shared is not None  # or it would not be a target
             here, there = _within(shared, tile.reach), _within(shared, target.write)
             early, missing = self._early.setdefault(target, {}), self._missing[target]
             early[tile] = _Share(there, probabilities[:, *here] * weights[here], weights[here])

@@ -94,5 +94,5 @@ def run_child(
         if process.returncode:
             said.seek(0)
             lines = said.read().decode(errors="replace").strip().splitlines()
-            killed = "the process was ended from outside, perhaps for want of memory"
+            killed = "the process was killed, perhaps because memory ran out"
             raise DrososegError(lines[-1] if lines and process.returncode > 0 else killed)

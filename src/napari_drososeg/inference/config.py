@@ -21,39 +21,39 @@ ORIENTATIONS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """How to predict; the defaults suit everybody.
+    """Prediction settings; the defaults suit most uses.
 
     Parameters
     ----------
     device : str
-        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``. Auto takes CUDA, else MPS, else the processor.
+        ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``. Auto uses CUDA, else MPS, else the CPU.
     engine : {"auto", "openvino", "torch"}
-        Auto takes OpenVINO on the processor where it is installed, else torch.
+        Auto uses OpenVINO on the CPU if it is installed, else torch.
     precision : {"auto", "f32", "bf16", "f16", "int8"}
-        Auto takes bf16 on processors that have it, f16 on CUDA and MPS, else f32. int8 is for OpenVINO.
+        Auto uses bf16 on CPUs that support it, f16 on CUDA and MPS, else f32. int8 is for OpenVINO.
     halo : int, "default" or "exact"
         Context around a tile in px of the network. Default is the network's own: the smallest that leaves at least
         99.95 % of the labels as in the whole section, on sections it was trained on. Exact covers its receptive field.
     tile : int, optional
-        Longest edge in px that the network sees at once, halo included; chosen from free memory unless given.
+        Longest edge in px that the network sees at once, halo included; by default chosen from free memory.
     batch : int, optional
-        Tiles computed together; chosen likewise.
+        Tiles computed together; by default chosen from free memory.
     pixel_size : float, optional
         In-plane pixel size of the image in nm, instead of the stack's.
     invert : bool
-        Whether the image is bright on dark.
+        Whether membranes are bright, so that grey values have to be inverted.
     fill_nan : float, optional
-        Grey value put in place of NaN and infinity, which are refused otherwise.
+        Grey value that replaces NaN and infinity, which are refused otherwise.
     threads : int, optional
-        Threads on the processor; all that there are unless given. Torch has one number for the whole program.
+        Threads on the CPU; by default all. Torch has one setting for the whole program.
     orientations : {1, 2, 4, 8}
-        Turned and mirrored images whose probabilities are averaged, at as many times the work; see
+        Number of flips and quarter turns averaged by test-time augmentation, at that many times the cost; see
         `napari_drososeg.inference.orientations`.
 
     Raises
     ------
     DrososegError
-        If a value makes no sense by itself. What is not to be had on this machine, `choose` refuses.
+        If a value is invalid by itself; `choose` refuses what is not available on this machine.
     """
 
     device: str = "auto"
@@ -78,7 +78,7 @@ class PredictConfig:
             if value is not None and not value > 0:
                 raise DrososegError(f"The {name.replace('_', ' ')} cannot be {value}; use a number above 0.")
         if self.fill_nan is not None and not math.isfinite(self.fill_nan):
-            raise DrososegError(f"The value to fill with cannot be {self.fill_nan} itself; use a grey value.")
+            raise DrososegError(f"The fill value cannot be {self.fill_nan}; use a grey value.")
         if self.orientations not in ORIENTATIONS:
             raise DrososegError(f"The number of orientations is 1, 2, 4 or 8, not {self.orientations}.")
 
@@ -144,7 +144,7 @@ def choose(config: PredictConfig) -> Choice:
     Raises
     ------
     DrososegError
-        If a device, engine or precision is unknown or is not to be had here; the message names those that are.
+        If a device, engine or precision is unknown or not available here; the message names those that are.
     """
     device = _choose_device(config)
     engine = _choose_engine(config, device)
@@ -162,14 +162,14 @@ def _choose_device(config: PredictConfig) -> str:
     device = "cuda:0" if config.device == "cuda" else config.device
     if device not in there:
         raise DrososegError(
-            f"There is no device '{config.device}' here; choose one of: {', '.join(('auto', 'cpu', *there))}."
+            f"The device '{config.device}' is not available; choose one of: {', '.join(('auto', 'cpu', *there))}."
         )
     return device
 
 
 def _choose_engine(config: PredictConfig, device: str) -> Literal["openvino", "torch"]:
     if config.engine not in ENGINES:
-        raise DrososegError(f"There is no engine '{config.engine}'; choose one of: {', '.join(ENGINES)}.")
+        raise DrososegError(f"Unknown engine '{config.engine}'; choose one of: {', '.join(ENGINES)}.")
     if config.engine == "openvino" and device != "cpu":
         raise DrososegError(
             f"OpenVINO runs on the processor, not on '{device}'; use the device 'cpu' or the engine 'torch'."
@@ -185,7 +185,7 @@ def _choose_precision(
     config: PredictConfig, device: str, engine: Literal["openvino", "torch"]
 ) -> Literal["f32", "bf16", "f16", "int8"]:
     if config.precision not in PRECISIONS:
-        raise DrososegError(f"There is no precision '{config.precision}'; choose one of: {', '.join(PRECISIONS)}.")
+        raise DrososegError(f"Unknown precision '{config.precision}'; choose one of: {', '.join(PRECISIONS)}.")
     available: tuple[Literal["f32", "bf16", "f16", "int8"], ...]
     if device == "cpu":
         available = ("bf16", "f32") if cpu_has_bf16() else ("f32",)

@@ -75,7 +75,7 @@ def cached(name: str, make: Callable[[Path], None]) -> ov.Model:
     """Return the model kept under `name`, or let `make` put it into a folder and keep that.
 
     The folder is renamed when it is complete, so that two programs starting at once, or one that is killed, leave a
-    whole model or none. Where the cache cannot be written the model is used all the same.
+    whole model or none. Where the cache cannot be written the model is used anyway.
     """
     kept = cache_folder() / "openvino" / name
     if (kept / MODEL).exists():
@@ -141,7 +141,7 @@ def convert(checkpoint: Path) -> ov.Model:
                 expected = network(images).numpy()
             found = compiled(images.numpy())[0]
             if not np.allclose(found, expected, rtol=0, atol=MAX_DIFFERENCE * np.abs(expected).max()):
-                raise ConversionError(f"OpenVINO gives other results than torch for '{spec.name}'.")
+                raise ConversionError(f"OpenVINO and torch give different results for '{spec.name}'.")
     except ConversionError:
         raise
     except Exception as error:  # OpenVINO raises its own exceptions, without a common base

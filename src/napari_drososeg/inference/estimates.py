@@ -39,7 +39,7 @@ def recall(key: str) -> float | None:
 
 
 def remember(key: str, seconds_per_pixel: float, pixels: int = ENOUGH) -> None:
-    """Remember a measurement over some pixels. A cache that cannot be written is no reason to fail."""
+    """Remember a measurement over some pixels. A cache that cannot be written is not an error."""
     path, old = _file(), recall(key)
     for left in path.parent.glob(f".{path.name}.*.partial"):  # by a program that was killed just then
         pid = left.name.split(".")[-2]

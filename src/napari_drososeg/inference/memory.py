@@ -228,12 +228,12 @@ class FrugalEngine:
         half = align_up(edge // 2, self._stride)
         if batch > 1:
             self._batch = batch // 2
-            self._notify(f"Memory ran out; going on with {self._batch} instead of {batch} tiles at a time.")
+            self._notify(f"Memory ran out; continuing with {self._batch} instead of {batch} tiles at a time.")
         elif not self._keep_tile and smallest_tile(self._halo, self._stride) <= half < edge:
             self._edge = half
-            self._notify(f"Memory ran out; going on with tiles of {half} instead of {edge} px.")
+            self._notify(f"Memory ran out; continuing with tiles of {half} instead of {edge} px.")
         elif self._fallback is not None:
-            self._notify("Memory of the device ran out; going on with the processor.")
+            self._notify("The device ran out of memory; continuing on the processor.")
             self._engine, self._fallback = self._fallback(), None
             self._batch = self._edge = None
         else:

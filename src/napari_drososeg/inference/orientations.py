@@ -1,11 +1,11 @@
-"""Averaging over orientations: the network sees a tile turned and mirrored, and its probabilities are averaged.
+"""Test-time augmentation: the network sees a tile rotated and mirrored, and its probabilities are averaged.
 
-Tissue has no up and down, but a network's answer changes a little when its image is turned. The mean of several answers
-is right more often than one, for as many times the work. Each set of orientations is a group, so that turning an image
-by one of them turns the averaged labels and changes nothing else::
+Tissue has no up and down, but a network's output changes a little when its image is rotated. The mean of several
+outputs is correct more often than one, at that many times the cost. Each set of orientations is a group, so rotating an
+image by one of them rotates the averaged labels and changes nothing else::
 
     1   as it is
-    2   and turned by half a turn
+    2   and rotated by half a turn
     4   and mirrored top to bottom, and left to right: these four keep height and width
     8   and all four with rows and columns exchanged: quarter turns, and mirrored at the diagonals
 """

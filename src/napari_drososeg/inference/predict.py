@@ -39,13 +39,13 @@ class Predictor:
     config : PredictConfig
         How to predict.
     notify : callable, optional
-        Told, in one sentence each, of what a user should know: an unknown pixel size, memory that ran out.
+        Called with one-sentence notices for the user: an unknown pixel size, memory that ran out.
     fixed : bool
         Whether tile, device, engine and precision stay as they are when memory runs out; only the batch becomes
-        smaller then. For parts of one result that are made apart and have to fit.
+        smaller then. For parts of one result that are computed separately and have to match.
     cancelled : callable, optional
-        Asked while the network is prepared for this machine, which takes seconds when it is used for the first time,
-        and between the orientations of a tile; when it says yes, `Interrupted` is raised.
+        Called while the network is prepared for this machine, which takes seconds on first use, and between the
+        orientations of a tile; if it returns True, `Interrupted` is raised.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Predictor:
     Raises
     ------
     DrososegError
-        If there is no such network, or the device, engine or precision is not to be had here.
+        If there is no such network, or the device, engine or precision is not available.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Predictor:
             For int8 before the first `run`, which calibrates it.
         """
         if self._network.engine is None:
-            raise DrososegError("An int8 network is prepared by its first prediction; predict one section before.")
+            raise DrososegError("An int8 network is calibrated on first use; predict one section first.")
         return self._network.engine
 
     @property
@@ -218,9 +218,7 @@ class Predictor:
         """
         unknown = set(outputs) - OUTPUTS
         if unknown:
-            raise DrososegError(
-                f"There is no output '{sorted(unknown)[0]}'; choose among: {', '.join(sorted(OUTPUTS))}."
-            )
+            raise DrososegError(f"Unknown output '{sorted(unknown)[0]}'; choose from: {', '.join(sorted(OUTPUTS))}.")
         return self._run(stack, list(tasks), frozenset(outputs), statistics)
 
     def _run(

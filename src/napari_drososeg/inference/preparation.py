@@ -51,7 +51,7 @@ class PreparedNetwork:
     Raises
     ------
     DrososegError
-        If device, engine or precision are not to be had here.
+        If device, engine or precision are not available here.
     """
 
     def __init__(

@@ -94,7 +94,7 @@ class TileReader:
             self._statistics[z] = found
             if found.std == 0 and not self._told_constant:
                 self._told_constant = True
-                self._notify(f"Section {z} of '{self._stack.name}' is constant: there is nothing to see in it.")
+                self._notify(f"Section {z} of '{self._stack.name}' is constant: there is nothing to segment.")
         return self._statistics[z]
 
     def _measure_stack(self) -> Statistics:
@@ -131,7 +131,7 @@ class TileReader:
         if self._config.fill_nan is None:
             raise DrososegError(
                 f"Section {z} of '{self._stack.name}' has {np.count_nonzero(bad)} pixels that are NaN or infinite; "
-                "choose a grey value to fill them with."
+                "choose a grey value to replace them."
             )
         return np.where(bad, np.array(self._config.fill_nan, pixels.dtype), pixels)
 

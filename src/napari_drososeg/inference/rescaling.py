@@ -44,8 +44,8 @@ def grid_for(shape: tuple[int, int], pixel_size: float | None, network: float, *
     factor = max(pixel_size / network, network / pixel_size)
     if factor > RESCALE_AT_MOST:
         raise DrososegError(
-            f"The pixel size of '{name}', {pixel_size:g} nm, is over {RESCALE_AT_MOST:g} times off the network's "
-            f"{network:g} nm: check its unit, or give the pixel size yourself."
+            f"The pixel size of '{name}', {pixel_size:g} nm, differs from the network's {network:g} nm by more than "
+            f"a factor of {RESCALE_AT_MOST:g}: check its unit, or give the pixel size yourself."
         )
     return Grid.for_pixel_sizes(shape, pixel_size, network) if factor > RESCALE_ABOVE else Grid(shape, shape)
 

@@ -51,7 +51,7 @@ def section_files(folder: Path) -> list[Path]:
     others = sorted(set(files) - set(images))
     if others:
         raise DrososegError(
-            f"{folder} holds other files than TIFF or PNG sections ({others[0].name}): move them elsewhere."
+            f"{folder} contains files other than TIFF or PNG sections ({others[0].name}): move them elsewhere."
         )
     kinds = Counter("PNG" if p.suffix.lower() in PNG_SUFFIXES else "TIFF" for p in images)
     if len(kinds) > 1:

@@ -63,7 +63,7 @@ def read_labels(path: PathLike | Sequence[PathLike]) -> Stack:
     """
     stack = _read(path, indices=True, missing_chunks="fill")
     if stack.dtype.kind not in "ui":
-        raise DrososegError(f"{path} holds values of type {stack.dtype}; labels are whole numbers: is it an image?")
+        raise DrososegError(f"{path} contains values of type {stack.dtype}; labels are whole numbers: is it an image?")
     if any("colour" in n for n in stack.notices):
         raise DrososegError(f"{path} is a colour image; labels need one number for each pixel, as in a palette PNG.")
     return stack

@@ -105,7 +105,7 @@ class _Wrapped(LazyArray):
         extra = len(grid) - 3
         if len(grid) < 2 or any(n != 1 for n in grid[: max(0, extra)]):
             raise DrososegError(
-                f"An array of shape {tuple(array.shape)} is no stack (Z, Y, X): pick one time point and one channel."
+                f"An array of shape {tuple(array.shape)} is not a stack (Z, Y, X): pick one time point and one channel."
             )
         dtype = np.uint8 if array.dtype == bool else array.dtype
         super().__init__((1 if extra < 0 else grid[-3], grid[-2], grid[-1]), dtype)
@@ -159,7 +159,7 @@ def as_stack(
         array = array[0] if _is_multiscale(array) else np.asarray(array)
     dtype = np.dtype(array.dtype)
     if dtype.kind not in "buif":
-        raise DrososegError(f"'{name}' holds values of type {dtype}; a stack needs integers or real numbers.")
+        raise DrososegError(f"'{name}' contains values of type {dtype}; a stack needs integers or real numbers.")
     if 0 in array.shape:
         raise DrososegError(f"'{name}' is empty: its shape is {tuple(array.shape)}.")
     plain = not rgb and len(array.shape) == 3 and dtype.kind != "b" and dtype.isnative

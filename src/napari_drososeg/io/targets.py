@@ -44,14 +44,16 @@ def resolve_target(path: str | os.PathLike[str], format: str | None, n_sections:
     ending = next((e for e in _ENDINGS if target.name.lower().endswith(e)), None)
     if format is None and ending is None:
         raise DrososegError(
-            f"The format of {target} cannot be told from its name: "
-            f"end it in .tif, .ome.tif or .zarr, or choose one of {', '.join(FORMATS)}."
+            f"The format of {target} cannot be determined from its name: use the extension .tif, .ome.tif or .zarr, "
+            f"or choose one of {', '.join(FORMATS)}."
         )
     if format is not None and format not in FORMATS:
-        raise DrososegError(f"There is no format '{format}': choose one of {', '.join(FORMATS)}.")
+        raise DrososegError(f"Unknown format '{format}': choose one of {', '.join(FORMATS)}.")
     chosen: Format = format if format is not None else _ENDINGS[str(ending)]
     if ending is not None and chosen != _ENDINGS[ending] and {chosen, _ENDINGS[ending]} != {"tiff", "ome-tiff"}:
-        raise DrososegError(f"{target.name} is no name for the format '{chosen}': end it otherwise, or leave one out.")
+        raise DrososegError(
+            f"{target.name} does not match the format '{chosen}': change the extension or omit the format."
+        )
     if ending is None and chosen in _DEFAULT_ENDING:
         target = target.with_name(target.name + _DEFAULT_ENDING[chosen])
     if chosen == "png" and n_sections > 1 and ending == ".png":
@@ -77,7 +79,7 @@ def check_replaceable(target: Path, chosen: Format) -> None:
     if not folder:
         raise DrososegError(f"{target} is a folder, and {chosen} labels are a file: choose another name.")
     if any(target.iterdir()) and not _is_ours(target):
-        raise DrososegError(f"{target} exists and holds something else than labels: choose another name.")
+        raise DrososegError(f"{target} exists and contains something other than labels: choose another name.")
 
 
 def _is_ours(target: Path) -> bool:

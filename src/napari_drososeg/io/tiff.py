@@ -103,7 +103,7 @@ def _short(path: Path, what: str) -> str:
 def _only_series(tif: TiffFile, path: Path) -> TiffPageSeries:
     full = [s for s in tif.series if not s.keyframe.is_reduced]
     if not full:
-        raise DrososegError(f"{path} holds no image of full size: export it again.")
+        raise DrososegError(f"{path} contains no image of full size: export it again.")
     for other in full[1:]:
         # OME files may hold several images on purpose; in other files pages that differ are a mistake.
         if not tif.is_ome:
@@ -150,7 +150,7 @@ def _check_declared(tif: TiffFile, series: TiffPageSeries, path: Path) -> None:
 def _sections(tif: TiffFile, series: TiffPageSeries, path: Path, grey: Grey) -> list[Section]:
     key = series.keyframe
     if np.dtype(key.dtype or "V").kind not in "buif":
-        raise DrososegError(f"{path} holds values of type {key.dtype}; a stack needs integers or real numbers.")
+        raise DrososegError(f"{path} contains values of type {key.dtype}; a stack needs integers or real numbers.")
     n = _n_sections(series.axes, series.shape, path)
     stored, planar = _stored_shape(key)
     dtype = np.dtype(key.dtype).newbyteorder(tif.byteorder)

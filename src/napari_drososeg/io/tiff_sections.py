@@ -131,7 +131,7 @@ def _place(
 
 def _why(path: Path, number: int, error: Exception) -> str:
     if "imagecodecs" in str(error):
-        return f"{path} is compressed in a way that needs one more package: pip install imagecodecs."
+        return f"{path} uses a compression that needs an additional package: pip install imagecodecs."
     return f"Page {number + 1} of {path} is damaged or cannot be decoded ({error}): copy or export the file again."
 
 

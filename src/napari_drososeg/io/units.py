@@ -46,7 +46,7 @@ def to_nanometres(value: float | None, unit: str | None) -> float | None:
     Returns
     -------
     float or None
-        None where the value is not positive and finite, or the unit is no length that is known (``pixel``).
+        None where the value is not positive and finite, or the unit is not a known length (``pixel``).
     """
     if value is None or unit is None or not 0 < value < float("inf"):
         return None

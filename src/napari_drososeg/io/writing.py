@@ -242,7 +242,7 @@ def write_labels(
     Raises
     ------
     DrososegError
-        If a value is no integer 0 to 255, or the target cannot be written; then nothing is left behind.
+        If a value is not an integer from 0 to 255, or the target cannot be written; then nothing is left behind.
     """
     stack = as_stack(labels, name="labels")
     if stack.dtype.kind not in "uib":

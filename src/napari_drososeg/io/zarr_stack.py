@@ -161,7 +161,7 @@ def _open_group(group: zarr.Group, path: Path, missing: MissingChunks) -> Stack:
     if len(names) == 1 and isinstance(array := group[names[0]], zarr.Array):
         return _open_array(array, path / names[0], path, missing)
     inside = ", ".join(names or sorted(name for name, _ in group.groups())) or "nothing"
-    raise DrososegError(f"{path} is a zarr group, not one image; open one of what it holds: {inside}.")
+    raise DrososegError(f"{path} is a zarr group, not one image; open one of its contents: {inside}.")
 
 
 def _open_multiscale(
@@ -173,7 +173,7 @@ def _open_multiscale(
     level = scales["datasets"][0]
     array = group[level["path"]]
     if not isinstance(array, zarr.Array):
-        raise DrososegError(f"{path} names {level['path']} as its image, which is no array: export it again.")
+        raise DrososegError(f"{path} names {level['path']} as its image, which is not an array: export it again.")
     axes, units = _axes(scales.get("axes"), len(array.shape))
     voxel_size = _ngff_voxel_size(axes, units, [level, scales])
     classes, marked = read_mark(attributes.get(KEY))
@@ -225,7 +225,7 @@ def _open_array(array: zarr.Array[Any], path: Path, root: Path, missing: Missing
 
 def _sections(array: zarr.Array[Any], path: Path, axes: str, missing: MissingChunks, root: Path) -> ZarrSections:
     if np.dtype(array.dtype).kind not in "buif":
-        raise DrososegError(f"{root} holds values of type {array.dtype}; a stack needs integers or real numbers.")
+        raise DrososegError(f"{root} contains values of type {array.dtype}; a stack needs integers or real numbers.")
     if not 2 <= len(axes) == len(array.shape) <= 5 or not axes.endswith("yx") or 0 in array.shape:
         raise DrososegError(f"{root} has the shape {array.shape} with axes '{axes}'; a stack needs (z, y, x).")
     for axis, length in zip(axes, array.shape, strict=True):
@@ -234,7 +234,7 @@ def _sections(array: zarr.Array[Any], path: Path, axes: str, missing: MissingChu
             raise DrososegError(f"{root} has {length} {what}: save the one to segment as its own zarr (z, y, x).")
     sections = ZarrSections(array, path, axes, missing)
     if not _any_chunk(path):
-        raise DrososegError(f"{path} holds no chunk at all: the copy is incomplete, or it was never written.")
+        raise DrososegError(f"{path} contains no chunks: the copy is incomplete, or it was never written.")
     return sections
 
 

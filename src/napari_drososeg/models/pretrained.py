@@ -1,7 +1,7 @@
 """Encoders trained on ImageNet, downloaded when a network is first built with them.
 
-`encoder_weights` says where training starts. It is no property of the trained network: a checkpoint's arguments leave
-it out, so that loading one never downloads anything.
+`encoder_weights` says where training starts. It is not a property of the trained network: the arguments of a checkpoint
+omit it, so that loading one never downloads anything.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ def find_architecture(name: str, **arguments: Any) -> Architecture:
     from napari_drososeg.models import reach
 
     if name not in ARCHITECTURES:
-        raise DrososegError(f"There is no architecture '{name}'. Choose one of: {', '.join(ARCHITECTURES)}.")
+        raise DrososegError(f"Unknown architecture '{name}'. Choose one of: {', '.join(ARCHITECTURES)}.")
     entry = ARCHITECTURES[name]
     if arguments.get("encoder", "vgg16") != "vgg16":
         return dataclasses.replace(entry, receptive_field=0, global_context=True)

@@ -45,7 +45,7 @@ def _encoder_arguments(encoder: str, width: float, weights: str | None) -> dict[
     if not known:
         near = difflib.get_close_matches(encoder, ["vgg16", *smp.encoders.encoders], n=3)
         raise DrososegError(
-            f"There is no encoder '{encoder}'. Choose vgg16 or one of segmentation-models-pytorch, such as "
+            f"Unknown encoder '{encoder}'. Choose vgg16 or one of segmentation-models-pytorch, such as "
             f"{', '.join(near or ['resnet34', 'mobilenet_v2', 'efficientnet-b0'])}."
         )
     # timm's encoders ("tu-...") name their weights themselves and want a yes or no here
@@ -91,7 +91,7 @@ def linknet(
     Raises
     ------
     DrososegError
-        If there is no such encoder or the weights cannot be had.
+        If there is no such encoder or the weights are not available.
     """
     return _build(smp.Linknet, encoder, width, encoder_weights, classes=n_classes)
 
@@ -122,7 +122,7 @@ def fpn(
     Raises
     ------
     DrososegError
-        If there is no such encoder or the weights cannot be had.
+        If there is no such encoder or the weights are not available.
     """
     share = width if decoder_width is None else decoder_width
     # smp's group norm has 32 groups; each needs two channels, since the deepest feature may be a single pixel.

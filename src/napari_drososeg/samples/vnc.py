@@ -71,7 +71,7 @@ def map_vnc_labels(section: NDArray[Any]) -> NDArray[np.uint8]:
     if (mapped == UNLABELLED).any():
         odd = original.max() if not inside else original[mapped == UNLABELLED][0]
         raise DrososegError(
-            f"Label value {odd} is none of the public Drosophila VNC data set: is this its labels folder?"
+            f"Label value {odd} is not one of the public Drosophila VNC data set: is this its labels folder?"
         )
     return np.asarray(mapped, np.uint8)
 
@@ -232,8 +232,8 @@ def _download(url: str, target: Any, _store: Any) -> None:
 def _why(name: str, base_url: str, where: Path, error: Exception) -> str:
     if isinstance(error, ValueError) and "hash" in str(error):
         return (
-            f"{base_url}{name} is not the file it should be (its SHA-256 differs), so it was not kept: try again, or "
-            "set DROSOSEG_DATA to a folder with the data set (doi 10.6084/m9.figshare.856713)."
+            f"{base_url}{name} is not the expected file (its SHA-256 differs), so it was not kept: try again, or set "
+            "DROSOSEG_DATA to a folder with the data set (doi 10.6084/m9.figshare.856713)."
         )
     if isinstance(error, PermissionError):
         return f"{where} cannot be written: set DROSOSEG_CACHE to a folder of your own."

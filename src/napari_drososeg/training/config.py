@@ -20,20 +20,20 @@ _WHERE = ("accelerator", "devices", "nodes", "strategy")
 
 @dataclass(frozen=True)
 class Plateau:
-    """When the learning rate falls, and when training stops early; the defaults are those of the reference study.
+    """When the learning rate is reduced, and when training stops early; the defaults are those of the reference study.
 
     Parameters
     ----------
     factor : float
-        What the learning rate is multiplied with.
+        Factor by which the learning rate is multiplied.
     patience : int
-        Validations in a row without a better validation loss after which that happens.
+        Number of consecutive validations without a better validation loss after which it is reduced.
     min_delta : float
-        How much smaller a loss is that counts as better.
+        Minimum decrease of the loss that counts as an improvement.
     min_rate : float
-        The learning rate falls no lower.
+        Lower bound of the learning rate.
     stop_after : int
-        Validations in a row without a better loss after which training stops.
+        Number of consecutive validations without a better loss after which training stops.
     """
 
     factor: float = 0.8
@@ -56,23 +56,23 @@ class TrainConfig:
     n_classes : int
         Number of classes.
     steps, batch, patch : int
-        Number of updates (at most, with the schedule ``plateau``), patches an update, edge of a patch in px.
+        Number of training steps (at most, with the schedule ``plateau``), patches per step, patch size in px.
     learning_rate, weight_decay : float
         Of AdamW; the learning rate is the peak of ``one-cycle``, the start of ``plateau``.
     warm_up : float
         Fraction of the steps in which the learning rate rises, of ``one-cycle``.
     average : float
-        Decay of the exponential moving average of the weights, which is what is validated and kept; 0 is no average.
+        Decay of the exponential moving average of the weights, which is validated and kept; 0 turns it off.
     augmentation : Augmentation
         Of the patches.
     seed : int
         Of the initial weights and of the patches.
     precision : {"auto", "32-true", "bf16-mixed", "16-mixed"}
-        As lightning-fabric names it. ``auto`` is bf16 where the device computes in it.
+        As lightning-fabric names it. ``auto`` is bf16 if the device supports it.
     accelerator : str
         As lightning-fabric names it.
     loss : LossConfig
-        What is made small.
+        The loss to minimise.
     schedule : {"one-cycle", "plateau"}
         Of the learning rate.
     plateau : Plateau
@@ -80,20 +80,20 @@ class TrainConfig:
     encoder_rate : float
         Factor of the learning rate for the encoder. 0 freezes it, statistics of its batch norms included.
     freeze_norms : bool
-        Whether batch norms keep the statistics that they start with: those of a few small patches would be far off.
+        Whether batch norms keep their initial statistics: those of a few small patches would be far off.
     distillation : float
         Weight of the divergence from the sections' teacher on unlabelled pixels; 0 leaves it out.
     class_patches : float
         Share of the patches that are centred on a pixel of a class drawn evenly among those that occur.
     devices, nodes : int
-        Devices a node, and nodes. A batch is shared out evenly.
+        Devices per node, and nodes. Each batch is split evenly.
     strategy : str
         Of several devices, as lightning-fabric names it.
 
     Raises
     ------
     DrososegError
-        If a value cannot work.
+        If a value is invalid.
     """
 
     architecture: str = "unet"
@@ -123,7 +123,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
-            raise DrososegError(f"There is no schedule '{self.schedule}'; choose one of: {', '.join(SCHEDULES)}.")
+            raise DrososegError(f"Unknown schedule '{self.schedule}'; choose one of: {', '.join(SCHEDULES)}.")
         for name in ("n_classes", "steps", "batch", "patch", "learning_rate", "devices", "nodes"):
             if not getattr(self, name) > 0:
                 raise DrososegError(f"The {name.replace('_', ' ')} cannot be {getattr(self, name)}; use more than 0.")

@@ -98,7 +98,7 @@ def transfer_weights(model: nn.Module, source: Mapping[str, Tensor]) -> int:
     fitting = {k: v for k, v in source.items() if k in own and v.shape == own[k].shape and v.ndim}
     if not fitting:
         raise DrososegError(
-            "Nothing of the network to start from fits this architecture: choose the same one, or start without."
+            "No weights of the network to start from fit this architecture: choose the same one, or start without."
         )
     model.load_state_dict(own | fitting)
     return len(fitting)

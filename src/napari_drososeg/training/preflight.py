@@ -60,7 +60,7 @@ def find_problems(
         if section.teacher is not None and section.teacher.shape != (n, height, width):
             problems.append(f"{name}: the teacher is {section.teacher.shape}, not {(n, height, width)}")
         if (largest := int(section.labels.max(initial=0))) > n:
-            problems.append(f"{name} holds the label {largest}, but there are only {n} classes")
+            problems.append(f"{name} contains the label {largest}, but there are only {n} classes")
     counts = class_counts(sections, n)
     if not any(counts):
         if not (config.distillation and any(s.teacher is not None for s in sections)):
@@ -76,7 +76,7 @@ def find_problems(
         problems.append("the schedule plateau follows the validation loss: name validation sections")
     if config.batch % (config.devices * config.nodes):
         shares = config.devices * config.nodes
-        problems.append(f"a batch of {config.batch} patches cannot be shared by {shares} devices: use a multiple")
+        problems.append(f"a batch of {config.batch} patches cannot be split among {shares} devices: use a multiple")
     return problems
 
 

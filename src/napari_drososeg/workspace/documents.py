@@ -67,11 +67,11 @@ class Description:
             raise DrososegError(f"There is no workspace in '{folder}': it has no {MAIN}.")
         plain = read_json(folder / MAIN)
         if plain.get("format") != FORMAT:
-            raise DrososegError(f"'{folder}' is no workspace of napari-drososeg.")
+            raise DrososegError(f"'{folder}' is not a workspace of napari-drososeg.")
         try:
             if int(plain["version"]) > FORMAT_VERSION:
                 raise DrososegError(
-                    f"The workspace '{folder}' has format {plain['version']}, this program knows up to "
+                    f"The workspace '{folder}' has format {plain['version']}, but this version reads up to "
                     f"{FORMAT_VERSION}: update napari-drososeg."
                 )
             return cls(
@@ -111,5 +111,5 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise damaged(path, error) from error
     if not isinstance(plain, dict):
-        raise damaged(path, "it is no JSON object")
+        raise damaged(path, "it is not a JSON object")
     return plain

@@ -157,14 +157,14 @@ class Workspace:
         difference = self.image.difference(ImageIdentity.of(stack))
         if difference is not None:
             raise DrososegError(
-                f"The workspace '{self.folder}' belongs to another image than '{stack.name}': {difference}. Open the "
-                "image it was made for, or choose another folder for this one."
+                f"The workspace '{self.folder}' belongs to a different image than '{stack.name}': {difference}. Open "
+                "the image it was made for, or choose another folder for this one."
             )
 
     def save_settings(self, **settings: Any) -> None:
         """Keep what was said about the image, such as ``pixel_size`` in nm or ``invert``, as JSON-ready values."""
         if self._lock is None:
-            raise DrososegError(f"The workspace '{self.folder}' is open for reading only.")
+            raise DrososegError(f"The workspace '{self.folder}' is open read-only.")
         self.description = replace(self.description, settings=self.settings | settings)
         self.description.write(self.folder)
 
@@ -185,8 +185,8 @@ class Workspace:
         if source is None or not Path(source).exists():
             if path is None and (copied := self.copy.stack()) is not None:
                 return copied
-            where = "in no file" if source is None else f"not at '{source}' any more"
-            raise DrososegError(f"The image of the workspace '{self.folder}' is {where}: say where it is (--image).")
+            where = "not in a file" if source is None else f"no longer at '{source}'"
+            raise DrososegError(f"The image of the workspace '{self.folder}' is {where}: give its location (--image).")
         stack = read_stack(source)
         self.check(stack)
         return stack if stack.pixel_size is not None else replace(stack, voxel_size=self.image.voxel_size)
@@ -227,7 +227,7 @@ def create_workspace(folder: str | Path, stack: Stack, classes: ClassTable = DRO
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(p.name != ".lock" for p in folder.iterdir())):
-        raise DrososegError(f"'{folder}' exists and is no workspace: choose another folder.")
+        raise DrososegError(f"'{folder}' exists and is not a workspace: choose another folder.")
     Description(ImageIdentity.of(stack), classes).write(folder)
     return Workspace(folder, write=True)
 

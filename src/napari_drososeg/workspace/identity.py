@@ -67,7 +67,7 @@ class ImageIdentity:
             return f"its shape (z, y, x) is {other.shape}, not {self.shape}"
         if self.dtype != other.dtype:
             return f"its values are {other.dtype}, not {self.dtype}"
-        return None if self.sha256 == other.sha256 else "its pixels are others"
+        return None if self.sha256 == other.sha256 else "its pixels differ"
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data."""

@@ -45,8 +45,8 @@ class FolderLock:
             self._file.close()
             if holder.get("process") == os.getpid() and holder.get("host") == here:
                 raise DrososegError(
-                    f"{what} is open in this program already, as when an image is open twice: go on where it was "
-                    "opened first."
+                    f"{what} is already open in this program, for example because an image is open twice: continue "
+                    "where it was opened first."
                 )
             raise DrososegError(
                 f"{what} is open in another process ({holder.get('process', 'unknown')}) since "
@@ -56,7 +56,7 @@ class FolderLock:
             self._file.close()
             raise DrososegError(
                 f"{what} is open on the machine {holder.get('host')} since {holder.get('since')}: close it there, or "
-                f"delete '{path}' if nobody works there any more."
+                f"delete '{path}' if nobody works there any longer."
             )
         self._file.truncate(0)
         since = datetime.now().astimezone().isoformat(timespec="seconds")

@@ -111,7 +111,7 @@ def read_windows(
     total = sum((b[1] - b[0]) * (b[3] - b[2]) for _, b in places)
     if total > MOST_PIXELS:
         kept = max(1, int(len(places) * MOST_PIXELS / total))
-        notify(f"So much is annotated that {kept} of {len(places)} parts train, evenly spread.")
+        notify(f"Too much is annotated to use at once; training uses {kept} of {len(places)} evenly spaced regions.")
         places = [places[int(k)] for k in np.linspace(0, len(places) - 1, kept).round()]
     return [read_window(workspace, reader, grid, z, box) for z, box in places]
 

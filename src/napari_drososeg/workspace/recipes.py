@@ -124,7 +124,7 @@ class RetrainSettings:
 
     def __post_init__(self) -> None:
         if self.effort not in EFFORTS:
-            raise DrososegError(f"There is no effort '{self.effort}'; choose one of: {', '.join(EFFORTS)}.")
+            raise DrososegError(f"Unknown effort '{self.effort}'; choose one of: {', '.join(EFFORTS)}.")
         for name in ("steps", "learning_rate", "pixel_size"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -196,7 +196,7 @@ class ReviewedRegions:
         region = ReviewedRegion(self._next, section, check_polygon(polygon) if len(polygon) else (), locked)
         parts = [p for p in self._parts(region) if (region.mask(*p) & (shown(section, *p) != 0)).any()]
         if not parts:
-            raise DrososegError("Nothing is labelled in this region: segment it, or paint it, before it is reviewed.")
+            raise DrososegError("Nothing is labelled in this region: segment it, or paint in it, before reviewing it.")
         # The list first: were it lost, nobody could take the labels back.
         self._save([*self._regions, region], self._next + 1)
         for ys, xs in parts:

@@ -154,7 +154,7 @@ class _Retraining:
     def _read(self) -> None:
         self.windows = read_windows(self.workspace, self.stack, self.spec, self._predict_config, self.notices.append)
         if not any(w.labels.any() for w in self.windows):
-            raise DrososegError("Nothing is annotated that may train: paint some corrections, or review a region.")
+            raise DrososegError("There is no annotation to train on: paint some corrections, or review a region.")
         self.counts = self.workspace.trained_pixels()  # now: painting goes on while this trains
         smallest = min(min(w.image.shape) for w in self.windows)
         self.train_config = train_config(self.settings, self.spec, self.start.base, smallest, self.number)
@@ -177,12 +177,12 @@ class _Retraining:
         parts = adaptation.crops([w.image for w in self.windows], [w.labels for w in self.windows])
         if adaptation.find_sign(self.model, parts, autocast, n_classes):
             self.adapted["inverted"] = True
-            self.notices.append("What is painted says that the image is inverted: the network is turned to it.")
+            self.notices.append("Your annotations indicate inverted contrast; the network was adapted.")
         unknown = self.pixel_size is None
         if unknown and (factor := adaptation.find_magnification(self.model, parts, autocast, n_classes)) != 1:
             self.pixel_size = self.adapted["pixel_size"] = round(factor * self.spec.pixel_size, 3)
             self.notices.append(
-                f"What is painted fits an image of {self.pixel_size:.3g} nm a pixel, which is used from now on."
+                f"Your annotations suggest a pixel size of {self.pixel_size:.3g} nm; it is used from now on."
             )
             self._read()
             self.old_labels = None  # of other pixels
@@ -240,7 +240,7 @@ class _Retraining:
         if self.old_labels is not None:
             scores["drift"] = round(scoring.drift(self.windows, self.old_labels, labels), 4)
             if scores["drift"] > scoring.FAR_DRIFT and after.locked is None:
-                verdict += f" Away from what is painted {scores['drift']:.0%} of the pixels changed: have a look."
+                verdict += f" Outside the annotation, {scores['drift']:.0%} of the pixels changed; please check."
         finished = Round(
             number=self.number,
             parent=self.start.parent,

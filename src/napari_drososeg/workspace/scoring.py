@@ -109,27 +109,27 @@ def decide(
     verdict : str
         One sentence.
     """
-    right = f"{after.annotated.pixel_accuracy:.1%} of the annotated pixels are right"
+    right = f"{after.annotated.pixel_accuracy:.1%} of the annotated pixels are correct"
     if after.locked is not None:
         new = after.locked.mean_iou
         if before is None or before.locked is None:
             return True, f"Mean IoU {new:.3f} on the locked regions."
         old = before.locked.mean_iou
         if new < old - WORSE:
-            return False, f"Worse on the locked regions: mean IoU {new:.3f} after {old:.3f}."
-        return True, f"Mean IoU {new:.3f} on the locked regions, after {old:.3f}."
+            return False, f"Worse on the locked regions: mean IoU {new:.3f}, {old:.3f} before."
+        return True, f"Mean IoU {new:.3f} on the locked regions, {old:.3f} before."
     lost = [n for n, r in zip(classes.names, after.annotated.recall, strict=True) if r < NOT_FOUND]
     if before is None:
         if lost:
             yet = " yet" if first else ""
             way_out = ": paint more of it, or train with more effort" if first else ""
-            return first, f"It does not find {', '.join(lost)}{yet} where that was painted{way_out}; {right}."
+            return first, f"It does not find {', '.join(lost)}{yet} where it was painted{way_out}; {right}."
         return True, f"{right}."
     # What was not found before has not vanished: a round that is better elsewhere is the way to it.
     gone = [n for n, r in zip(classes.names, before.annotated.recall, strict=True) if n in lost and r >= NOT_FOUND]
     if gone:
-        return False, f"It no longer finds {', '.join(gone)} where that was painted; {right}."
+        return False, f"It no longer finds {', '.join(gone)} where it was painted; {right}."
     old = before.annotated.pixel_accuracy
     if after.annotated.pixel_accuracy < old:
-        return False, f"Only {right}, after {old:.1%}."
-    return True, f"{right}, after {old:.1%}."
+        return False, f"Only {right}, {old:.1%} before."
+    return True, f"{right}, {old:.1%} before."

@@ -175,7 +175,7 @@ def _explain(name: str, rows: Mapping[str, Mapping[str, object]], registry: Path
     ways_out = {own: ""}
     if name in rows:
         file, downloaded = str(rows[name]["file"]), "url" in rows[name]
-        again = " Delete it: it is downloaded again when it is next used." if downloaded else ""
+        again = " Delete it: it is downloaded again on next use." if downloaded else ""
         ways_out = {registry.parent / file: f" {REINSTALL}", user_folder() / file: again, own: again}
     for path, way_out in ways_out.items():
         if path.exists():
