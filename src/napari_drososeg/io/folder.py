@@ -17,8 +17,12 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 PNG_SUFFIXES = (".png",)
 SECTION_SUFFIXES = TIFF_SUFFIXES + PNG_SUFFIXES
 
-# Left by file managers in any folder; nobody put them there on purpose.
-_CLUTTER = {"thumbs.db", "desktop.ini", "icon\r"}
+_CLUTTER = {".ds_store", "thumbs.db", "desktop.ini", "icon\r"}
+
+
+def is_clutter(path: Path) -> bool:
+    """Whether a file has a name that systems put into folders that are only looked at; nobody meant it to be there."""
+    return path.name.lower() in _CLUTTER or path.name.startswith("._")
 
 
 def natural_key(path: Path) -> tuple[tuple[int, int | str], ...]:
@@ -42,7 +46,7 @@ def section_files(folder: Path) -> list[Path]:
     DrososegError
         If there is none, there are other files or two formats, or one is a link to nothing.
     """
-    seen = [p for p in folder.iterdir() if not p.name.startswith(".") and p.name.lower() not in _CLUTTER]
+    seen = [p for p in folder.iterdir() if not p.name.startswith(".") and not is_clutter(p)]
     for path in seen:
         if path.is_symlink() and path.suffix.lower() in SECTION_SUFFIXES and not path.exists():
             raise DrososegError(f"{path} is a link to a file that is not there: bring it back, or remove the link.")
