@@ -75,7 +75,7 @@ def fine_tune(
     predict: Annotated[
         str | None, typer.Option(help="With --workspace: sections to predict right after, e.g. 4; kept with the round.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same result.")] = 0,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print what happens as one JSON object a line.")] = False,

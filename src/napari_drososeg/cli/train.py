@@ -54,7 +54,7 @@ def train(
     augmentation: Annotated[str, typer.Option(help="none, mild, study or strong.")] = "mild",
     class_patches: Annotated[float, typer.Option(help="Share of patches centred on classes drawn evenly.")] = 0.0,
     encoder_rate: Annotated[float, typer.Option(help="Factor of the encoder's learning rate; 0 freezes it.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Same seed, same patches and same random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same patches and same random weights.")] = 0,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 100,
     pixel_size: Annotated[
         float | None, typer.Option(help="Pixel size of IMAGES in nm; else what its file says.")
