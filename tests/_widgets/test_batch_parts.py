@@ -126,8 +126,7 @@ def test_a_choice_that_cannot_work_is_marked(
 def test_outputs_that_cannot_be_written_are_marked_each_at_its_field(
     widget: Any, qtbot: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_drososeg._widgets import batch_refusals
-    from napari_drososeg.batch import overlays
+    from napari_drososeg.batch import overlays, preflight
 
     def wrong(field: str, reason: str) -> None:
         assert [name for name in widget.fields if widget.marked(name)] == [field]
@@ -140,8 +139,14 @@ def test_outputs_that_cannot_be_written_are_marked_each_at_its_field(
     # a folder that can be written to in one that cannot: the labels could go there, what lies beside them could not
     output = folder.with_name("in-labels")
     output.mkdir()
-    writable = batch_refusals.os.access
-    monkeypatch.setattr(batch_refusals.os, "access", lambda p, mode: Path(p) != folder.parent and writable(p, mode))
+    write = preflight.tempfile.TemporaryFile
+
+    def refusing(dir: Path) -> Any:  # noqa: A002
+        if dir == folder.parent:
+            raise PermissionError(13, "Permission denied")
+        return write(dir=dir)
+
+    monkeypatch.setattr(preflight.tempfile, "TemporaryFile", refusing)
     choose(qtbot, widget, overlays=False, probabilities=False)
     wrong("areas", f"Cannot write to '{folder.parent}'; untick this, or choose another output folder.")
     choose(qtbot, widget, areas=False)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from napari_drososeg.batch.plan import format_of, plan_job
+from napari_drososeg.batch.plan import plan_job
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.io.targets import format_of
 
 
 @pytest.fixture
@@ -54,6 +55,17 @@ def test_an_existing_folder_is_a_folder_whatever_its_name(sections: Path, tmp_pa
     (tmp_path / "out.tif").mkdir()
     assert len(plan_job(sections, str(tmp_path / "out.tif"), None).items) == 3
     assert len(plan_job(sections, str(tmp_path / "new.tif") + "/", None).items) == 3
+
+
+def test_a_suffix_that_is_not_ours_is_no_folder_by_mistake(sections: Path, tmp_path: Path) -> None:
+    for name in ("z.jpg", "labels.tfi"):
+        with pytest.raises(DrososegError, match=rf"ends in .*\.tif, .*\.zarr, and a folder in a slash: '.*{name}/'"):
+            plan_job(sections, str(tmp_path / name), None)
+        assert plan_job(sections, str(tmp_path / name) + "/", None).folder == tmp_path / name
+    for name in ("run.v2", "labels", "2026.01.31", "a.backup"):
+        assert plan_job(sections, str(tmp_path / name), None).folder == tmp_path / name
+    (tmp_path / "old.jpg").mkdir()
+    assert plan_job(sections, str(tmp_path / "old.jpg"), None).folder == tmp_path / "old.jpg"
 
 
 def test_one_file_into_a_folder(sections: Path, tmp_path: Path) -> None:

@@ -226,6 +226,13 @@ class TestResume:
         done(volume, out, resume=True, predict=replace(PREDICT, invert=True))
         assert not np.array_equal(read_labels(out).read(0), before)
 
+    def test_never_replaces_another_zarr(self, make: Any, volume: Path, tmp_path: Path, content: Any) -> None:
+        other = tmp_path / "other.zarr"
+        zarr.create_array(other, data=np.arange(9))
+        before = content(other)
+        assert "contains something other than labels" in finished(make(volume, other, overwrite=True))[0]
+        assert content(other) == before
+
     def test_twice_at_once_is_refused(self, make: Any, volume: Path, tmp_path: Path) -> None:
         first = make(volume, tmp_path / "out.zarr").run()
         next(first)

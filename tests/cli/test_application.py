@@ -68,6 +68,11 @@ def test_version(drososeg: Run) -> None:
     [
         (("predict",), "Missing argument 'IN...'. See: drososeg predict --help"),
         (("predct",), "No such command 'predct'"),
+        (("--bad",), "No such option: --bad. See: drososeg --help"),
+        (("--debug=3", "models"), "--debug"),
+        (("demo", "--seed", "-1"), "--seed"),
+        (("train", "a.tif", "b.tif", "-o", "x", "--seed", "-1"), "--seed"),
+        (("fine-tune", "a.tif", "b.tif", "-o", "x", "--seed", "-1"), "--seed"),
         (("predict", "x", "-o", "y", "--tile", "many"), "--tile"),
         (("predict", "nothing.tif", "-o", "y.tif"), "'nothing.tif' does not exist"),
         (("info", "nothing.tif"), "nothing.tif does not exist"),

@@ -150,6 +150,13 @@ def test_raw_public_values(drososeg: Run, tmp_path: Path) -> None:
     assert "--truth-format tiff is not known" in drososeg(*run, "--truth-format", "tiff", code=2).stderr
 
 
+def test_pairs_outside_the_stacks_are_named(drososeg: Run, pair: Any, tmp_path: Path) -> None:
+    run = ("evaluate", tmp_path / "pred.tif", tmp_path / "truth.tif", "--sections")
+    for sections, labels, truth in (("0:9", 0, 9), ("4-5:0-1", 5, 1)):
+        said = drososeg(*run, sections, code=2).stderr
+        assert f"Sections {labels} (labels) and {truth} (truth) cannot be compared: the stacks have 5 and 5" in said
+
+
 def test_an_unlabelled_section_is_said(drososeg: Run, pair: Any, tmp_path: Path) -> None:
     labels = pair[0].copy()
     labels[2] = 0
@@ -205,4 +212,14 @@ def test_demo(drososeg: Run, network: Path, tmp_path: Path) -> None:
     said = json.loads(drososeg(*run, "--json").stdout)
     predicted = np.stack([labels.read(z) for z in range(2)])
     assert said["evaluation"]["pooled"] == pooled(predicted, np.stack([truth.read(z) for z in range(2)]))
-    assert sorted(p.name for p in folder.iterdir()) == ["image.tif", "labels.tif", "overlay.png", "truth.tif"]
+    names = [".drososeg-demo", "image.tif", "labels.tif", "overlay.png", "truth.tif"]
+    assert sorted(p.name for p in folder.iterdir()) == names
+
+
+@pytest.mark.parametrize("name", ["image.tif", "labels.tif", "truth.tif", "overlay.png"])
+def test_demo_never_replaces_what_no_demo_wrote(drososeg: Run, network: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    said = drososeg("demo", "-o", tmp_path, "--model", network, "--size", 96, "--engine", "torch", code=2).stderr
+    assert f"{name}' exists and no demo wrote it" in said
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"mine"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_drososeg.cli.options import check_choice, parse_halo, parse_roi, parse_sections
+from napari_drososeg.cli.options import check_choice, parse_block, parse_halo, parse_roi, parse_sections
 from napari_drososeg.errors import DrososegError
 
 
@@ -35,6 +35,14 @@ def test_roi() -> None:
     for text in ("0:512", "5:5,0:1", "0-5,0-5", "9:3,0:4"):
         with pytest.raises(DrososegError, match="region"):
             parse_roi(text)
+
+
+def test_block() -> None:
+    assert parse_block(None) is None
+    assert parse_block("16, 2048,2048") == (16, 2048, 2048)
+    for text in ("16", "0,0,0", "1,0,1024", "1,2,-3"):
+        with pytest.raises(DrososegError, match="is no block"):
+            parse_block(text)
 
 
 def test_halo() -> None:

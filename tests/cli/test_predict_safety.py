@@ -40,6 +40,17 @@ def batch(source: Path, output: Path, network: Path, **options: Any) -> Batch:
     return Batch(plan_job(source, str(output), None), find_card(str(network)), config, str)
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that nobody can write to")
+@pytest.mark.parametrize("out", ["/proc/labels.tif", "/proc/labels.zarr", "/proc/out/"])
+def test_a_folder_that_cannot_be_written_to_is_said_before_any_work(
+    drososeg: Run, network: Path, stack_file: Path, out: str
+) -> None:
+    said = drososeg("predict", stack_file, "-o", out, "--model", network, "--dry-run", code=2).stderr
+    assert said == "drososeg: Nothing can be written to '/proc'; choose another output.\n"
+    said = drososeg("demo", "-o", out, "--model", network, "--size", 96, code=2).stderr
+    assert said == "drososeg: Nothing can be written to '/proc'; choose another folder with --output.\n"
+
+
 class TestProbabilities:
     @pytest.mark.parametrize("flag", [None, "--resume", "--overwrite"])
     def test_never_replace_the_input(self, predict: Run, synthetic: Any, tmp_path: Path, flag: str | None) -> None:

@@ -171,13 +171,16 @@ def test_large_lazy_sections_are_never_read_whole(network_of, monkeypatch):
 def test_nan_is_refused_by_section_unless_filled(network_of, texture):
     image = texture.astype(np.float32)
     image[2, 5, 7] = np.nan
-    with pytest.raises(DrososegError, match="Section 2 of 'cells' has 1 pixels that are NaN"):
+    with pytest.raises(DrososegError, match=r"Section 2 of 'cells' has 1 pixels that are NaN.*--fill-nan.*Advanced"):
         predict(as_stack(image, name="cells"), network_of(Identity), F32)
     labels = predict(as_stack(image), network_of(Identity), replace(F32, fill_nan=255))
     assert labels[2, 5, 7] == 2
     for nothing in (np.nan, np.inf):
         with pytest.raises(DrososegError, match="use a grey value"):
             PredictConfig(fill_nan=nothing)
+    for dtype, value in ((np.float16, 1e5), (np.float32, -1e39)):
+        with pytest.raises(DrososegError, match=f"too large for 'cells', which holds {np.dtype(dtype)}"):
+            predict(as_stack(image.astype(dtype), name="cells"), network_of(Identity), replace(F32, fill_nan=value))
 
 
 def test_a_constant_section_works_and_is_mentioned(tiny_network):

@@ -121,6 +121,36 @@ def test_pages_of_different_sizes(tmp_path: Path, volume: NDArray[np.uint8]) -> 
         tif.write(volume[0], metadata=None)
         tif.write(volume[1, :40], metadata=None)
     refused(path, "page 2 is 40 x 64")
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(volume[0], photometric="minisblack")
+        tif.write(volume[1], photometric="miniswhite")
+    refused(path, "page 2 is 48 x 64 uint8 miniswhite, page 1 is 48 x 64 uint8 minisblack")
+
+
+def test_a_page_of_its_own_is_named_by_its_number(tmp_path: Path, volume: NDArray[np.uint8]) -> None:
+    path = tmp_path / "a.tif"
+    for i, section in enumerate(volume):
+        tifffile.imwrite(path, section, append=i > 0, compression="zlib")
+    path.write_bytes(path.read_bytes()[:-100])
+    refused(path, "page 6 needs")
+
+
+def test_colours_for_print_are_refused(tmp_path: Path, volume: NDArray[np.uint8]) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.stack([volume[0]] * 3, -1)).convert("CMYK").save(path)
+    refused(path, "CMYK.*save it as grey or RGB")
+
+
+def test_an_error_without_words_is_named(tmp_path: Path, volume: NDArray[np.uint8]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", volume, compression="zlib")
+    section = read_stack(tmp_path / "a.tif").data.sections[0]
+
+    def decode(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    section._keyframe.decode = decode
+    with pytest.raises(DrososegError, match=r"cannot be decoded \(AssertionError\)"):
+        section.read(slice(0, 4), slice(0, 4))
 
 
 @pytest.mark.parametrize("cut", [0.95, 0.5])
@@ -163,6 +193,12 @@ def test_folder_with_one_bad_section(folder: Path, volume: NDArray[np.uint8]) ->
     refused(folder, "has 6 pages", "03.tif")
     bad.write_bytes(b"")
     refused(folder, "is empty", "03.tif")
+
+
+def test_folder_with_a_link_to_nothing(folder: Path) -> None:
+    (folder / "03.tif").unlink()
+    (folder / "03.tif").symlink_to(folder / "gone.tif")
+    refused(folder, "is a link to a file that is not there", "03.tif")
 
 
 def test_mixed_and_empty_folders(folder: Path, tmp_path: Path, volume: NDArray[np.uint8]) -> None:

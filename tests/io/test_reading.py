@@ -90,6 +90,33 @@ def test_tiff_whole_and_by_region(tmp_path: Path, volume: NDArray[np.uint8], kin
     assert region.flags.writeable
 
 
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        [{"photometric": "minisblack"}],
+        [{"description": "section"}],
+        [{"compression": "zlib"}, {}],
+        [{"compression": "zlib", "metadata": None}, {"metadata": None}],
+    ],
+    ids=["pages", "descriptions", "compression", "compression without metadata"],
+)
+def test_tiff_pages_written_one_by_one_are_one_stack(
+    tmp_path: Path, volume: NDArray[np.uint8], kinds: list[dict[str, object]]
+) -> None:
+    path = tmp_path / "a.tif"
+    for i, section in enumerate(volume):
+        tifffile.imwrite(path, section, append=i > 0, **kinds[i % len(kinds)])
+    np.testing.assert_array_equal(read_stack(path).data, volume)
+
+
+def test_jpeg_tiff(tmp_path: Path, volume: NDArray[np.uint8]) -> None:
+    pytest.importorskip("imagecodecs")
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, volume, compression="jpeg", tile=(16, 16), photometric="minisblack")
+    stack: Stack = pickle.loads(pickle.dumps(read_stack(path)))
+    np.testing.assert_array_equal(stack.data, tifffile.imread(path))
+
+
 def test_region_of_large_compressed_section_reads_only_its_strips(
     tmp_path: Path, volume: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +301,20 @@ def test_plain_zarr(tmp_path: Path, volume: NDArray[np.uint8], version: int, chu
     np.testing.assert_array_equal(stack.read(2, slice(3, 31), slice(14, 20)), volume[2, 3:31, 14:20])
     assert stack.voxel_size == (50, 4.6, 4.6)
     assert stack.name == "a"
+
+
+def test_plain_zarr_whose_axes_have_names(tmp_path: Path, volume: NDArray[np.uint8]) -> None:
+    def read(version: int, **said: object) -> Stack:
+        zarr.create_array(str(tmp_path / "a.zarr"), data=volume, zarr_format=version, overwrite=True, **said)
+        return read_stack(tmp_path / "a.zarr")
+
+    for names in (("z", "y", "x"), ("depth", "height", "width")):
+        np.testing.assert_array_equal(read(3, dimension_names=names).data, volume)
+        np.testing.assert_array_equal(read(2, attributes={"_ARRAY_DIMENSIONS": names}).data, volume)
+    with pytest.raises(DrososegError, match="with axes 'xyz'; a stack needs"):
+        read(3, dimension_names=("x", "y", "z"))
+    with pytest.raises(DrososegError, match="with axes 'xyz'; a stack needs"):
+        read(2, attributes={"_ARRAY_DIMENSIONS": ["x", "y", "z"]})
 
 
 def test_deep_chunks_are_decoded_once_for_all_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

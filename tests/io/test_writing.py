@@ -222,6 +222,26 @@ def test_targets_that_cannot_be(tmp_path: Path, labels: NDArray[np.uint8]) -> No
     assert (tmp_path / "full" / "thesis.doc").read_text() == "precious"
 
 
+@pytest.mark.parametrize("form", ["png", "ome-zarr"])
+def test_what_lies_among_labels_is_not_deleted_with_them(tmp_path: Path, labels: NDArray[np.uint8], form: str) -> None:
+    path = write_labels(tmp_path / TARGETS[form], labels, format=form)
+    for name in (".DS_Store", "Thumbs.db", "._0000.png"):
+        (path / name).touch()
+    write_labels(path, labels, format=form)
+    places = [".notes", "corrections/mine.txt"] if form == "png" else ["notes", "raw/zarr.json", "0/README"]
+    for name in places:
+        foreign = path / name
+        foreign.parent.mkdir(exist_ok=True)
+        foreign.write_text("hours of work")
+        with pytest.raises(DrososegError, match=r"(notes|corrections|raw|0.README) is no part of"):
+            write_labels(path, labels, format=form)
+        assert foreign.read_text() == "hours of work"
+        foreign.unlink()
+        if foreign.parent not in (path, path / "0"):
+            foreign.parent.rmdir()
+    write_labels(path, labels, format=form)
+
+
 def test_names_get_their_ending() -> None:
     assert resolve_target("x/out", "tiff", 3) == (Path("x/out.tif"), "tiff")
     assert resolve_target("x/out.TIFF", None, 3) == (Path("x/out.TIFF"), "tiff")

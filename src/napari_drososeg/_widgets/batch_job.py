@@ -55,7 +55,7 @@ class BatchJob:
     network : str
         Name in the zoo.
     form : str
-        Key of `napari_drososeg.batch.FORMATS`.
+        Key of `napari_drososeg.io.FORMATS`.
     pattern : str
         Names of files to take from the folder.
     subfolders : bool
@@ -93,7 +93,7 @@ class BatchJob:
     @property
     def target(self) -> str:
         """OUT of the command line: a folder (with a slash at its end), or the file of the one stack."""
-        from napari_drososeg.batch import FORMATS
+        from napari_drososeg.io import FORMATS
 
         folder = self.output.rstrip("/" + os.sep) or "/"
         if not self.one_stack:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_drososeg._widgets.batch_job import BatchJob, in_words
 from napari_drososeg._widgets.batch_refusals import culprit, header_problems, output_problems
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.inference.rescaling import RESCALE_ABOVE
+from napari_drososeg.inference.rescaling import scale_for
 
 if TYPE_CHECKING:
     from napari_drososeg.batch import Batch, Item, Job
@@ -272,6 +272,5 @@ def _pixels(
         z, y, x = stack.shape
         size = pixel_size or stack.pixel_size
         unknown = unknown or size is None
-        ratio = size / known if size and known else 1.0
-        seen.append(z * y * x * (ratio**2 if max(ratio, 1 / ratio) > RESCALE_ABOVE else 1.0))
+        seen.append(z * y * x * (scale_for(size, known) ** 2 if known else 1.0))
     return n * sum(seen) / len(seen) if seen else None, unknown

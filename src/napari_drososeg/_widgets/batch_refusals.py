@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -62,18 +61,15 @@ def output_problems(job: BatchJob, plan: Job, replaced: Sequence[Path]) -> dict[
 
 def _place_problems(job: BatchJob) -> dict[str, str]:
     """Find the folders that nothing can be written to."""
+    from napari_drososeg.batch.preflight import unwritable
+
     found = {}
     places = {"output": Path(job.output), "areas": job.areas_path and job.areas_path.parent}
     places |= {"overlays": job.overlays_path, "probabilities": job.probabilities_path}
     for field, place in places.items():
-        if place is None:
-            continue
-        there = next(p for p in (place, *place.parents) if p.exists())
-        ways_out = "choose another folder" if field == "output" else "untick this, or choose another output folder"
-        if not there.is_dir():
-            found[field] = f"'{there}' is a file and cannot contain a folder; {ways_out}."
-        elif not os.access(there, os.W_OK):
-            found[field] = f"Cannot write to '{there}'; {ways_out}."
+        if place is not None and (reason := unwritable(place)):
+            ways_out = "choose another folder" if field == "output" else "untick this, or choose another output folder"
+            found[field] = f"{reason}; {ways_out}."
     return found
 
 

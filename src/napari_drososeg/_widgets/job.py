@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from napari_drososeg._widgets.ordering import DoneMap, Rect, area
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import Grid, PredictConfig, plan_tiles
-from napari_drososeg.inference.rescaling import RESCALE_ABOVE
+from napari_drososeg.inference.rescaling import scale_for
 from napari_drososeg.inference.tiling import align_up
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def read_pixels(job: Job, spec: NetworkSpec, shape: tuple[int, int, int]) -> int
     c = job.config
     image, size = (shape[1], shape[2]), c.pixel_size
     grid = Grid(image, image)
-    if size and max(size / spec.pixel_size, spec.pixel_size / size) > RESCALE_ABOVE:
+    if size and scale_for(size, spec.pixel_size) != 1:
         grid = Grid.for_pixel_sizes(image, size, spec.pixel_size)
     if c.tile is None:
         return None

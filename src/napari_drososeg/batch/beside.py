@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from napari_drososeg.batch.fingerprints import CLUTTER
-from napari_drososeg.batch.plan import FORMATS, Item, Job, guarded, stem_of
+from napari_drososeg.batch.plan import Item, Job, guarded
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.io.folder import is_clutter
 from napari_drososeg.io.marks import KEY
+from napari_drososeg.io.targets import FORMATS, stem_of
 
 PROBABILITIES_MARK = {"probabilities": True}
 """What a zarr of probabilities carries among its attributes, so that nothing else is ever replaced by one."""
@@ -181,7 +182,7 @@ def holds_overlays(path: Path) -> bool:
         return False
     if not path.is_dir():
         return _is_overlay(path)
-    files = [p for p in path.iterdir() if p.name.lower() not in CLUTTER and not p.name.startswith("._")]
+    files = [p for p in path.iterdir() if not is_clutter(p)]
     return all(re.fullmatch(r"\d{4,}\.png", p.name) and _is_overlay(p) for p in files)
 
 

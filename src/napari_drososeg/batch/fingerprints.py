@@ -6,8 +6,7 @@ import hashlib
 import os
 from pathlib import Path
 
-CLUTTER = {".ds_store", "thumbs.db", "desktop.ini", "icon\r"}
-"""Files, in lower case, that systems put into folders that are only looked at."""
+from napari_drososeg.io.folder import is_clutter
 
 
 def fingerprint(path: Path) -> str:
@@ -32,9 +31,10 @@ def fingerprint(path: Path) -> str:
     for folder, folders, files in os.walk(path):
         folders.sort()
         for name in sorted(files):
-            if name.lower() in CLUTTER or name.startswith("._"):
+            file = Path(folder) / name
+            if is_clutter(file):
                 continue
-            stat = (Path(folder) / name).stat()
-            relative = os.path.relpath(Path(folder) / name, path)
+            stat = file.stat()
+            relative = os.path.relpath(file, path)
             digest.update(f"{relative}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.io.folder import SECTION_SUFFIXES, natural_key
+from napari_drososeg.io.targets import FORMATS, Format, format_of, is_name_for, stem_of
+from napari_drososeg.io.zarr_stack import is_zarr
 
 if TYPE_CHECKING:
-    from napari_drososeg.io import Format, Stack
-
-FORMATS: dict[Format, str] = {"tiff": ".tif", "ome-tiff": ".ome.tif", "ome-zarr": ".ome.zarr", "png": ".png"}
-"""Formats labels are written in, and the suffix their files get."""
+    from napari_drososeg.io import Stack
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Job:
     items : tuple of Item
         At least one.
     format : str
-        Key of `FORMATS`.
+        Key of `napari_drososeg.io.FORMATS`.
     folder : Path or None
         The output folder, None where the output is one file or zarr.
     left_out : tuple of str
@@ -64,18 +65,6 @@ class Job:
     folder: Path | None
     left_out: tuple[str, ...] = ()
     searched: tuple[Path, ...] = ()
-
-
-def format_of(path: Path) -> Format | None:
-    """Return the format a name asks for, None where it has none of our suffixes (so it is a folder)."""
-    name = path.name.lower()
-    if name.endswith((".ome.tif", ".ome.tiff")):
-        return "ome-tiff"
-    if name.endswith((".tif", ".tiff")):
-        return "tiff"
-    if name.endswith(".zarr"):
-        return "ome-zarr"
-    return "png" if name.endswith(".png") else None
 
 
 @dataclass(frozen=True)
@@ -124,7 +113,7 @@ def plan_job(
         OUT as it was typed. A name with a suffix of ours is one file (or zarr) for the whole input; anything else is
         a folder that gets one output per input file.
     chosen_format : str, optional
-        Key of `FORMATS`; else the suffix of OUT decides, and TIFF for a folder.
+        Key of `napari_drososeg.io.FORMATS`; else the suffix of OUT decides, and TIFF for a folder.
     pattern : str
         Names of files to take from an input folder.
     subfolders : bool
@@ -138,7 +127,8 @@ def plan_job(
     Raises
     ------
     DrososegError
-        If there is no input, the format does not fit the name, or the output would hurt the input.
+        If there is no input, the format does not fit the name, the name says a format that is not ours, or the output
+        would hurt the input.
     """
     given = _expanded([source] if isinstance(source, Path) else source)
     target = Path(output)
@@ -157,6 +147,12 @@ def plan_job(
                 "output."
             )
         return Job((guarded(Item(given[0], target)),), _fitting(target, named, chosen_format), None)
+    unknown = re.fullmatch(r"\.[a-z]{1,4}", target.suffix.lower())
+    if unknown and named is None and not target.exists() and not output.endswith(("/", "\\")):
+        raise DrososegError(
+            f"'{output}' ends in {target.suffix}, which labels are not written as; end a file in "
+            f"{', '.join(FORMATS.values())} or .zarr, and a folder in a slash: '{output}/'."
+        )
     if target.is_file():
         raise DrososegError(f"'{target}' is a file without a known suffix; name the output .tif, .zarr or .png.")
     form = chosen_format or "tiff"
@@ -184,7 +180,7 @@ def plan_job(
 
 def _fitting(target: Path, named: Format, chosen: Format | None) -> Format:
     """Return the format of one output file; refuse a name that says something else."""
-    if chosen is None or chosen == named or {chosen, named} == {"tiff", "ome-tiff"}:
+    if chosen is None or is_name_for(named, chosen):
         return chosen or named
     raise DrososegError(
         f"'{target.name}' does not match --format {chosen}; change the extension to {FORMATS[chosen]} or omit --format."
@@ -207,9 +203,6 @@ def _expanded(given: Iterable[Path]) -> list[Path]:
 
 def _inputs(source: Path, pattern: str, subfolders: bool) -> tuple[list[Path], list[str]]:
     """Return the images of a folder in natural order and what else is there, or the one input."""
-    from napari_drososeg.io.folder import SECTION_SUFFIXES, natural_key
-    from napari_drososeg.io.zarr_stack import is_zarr
-
     if source.is_file() or is_zarr(source):
         return [source], []
     if "/" in pattern or os.sep in pattern:
@@ -230,15 +223,6 @@ def _inputs(source: Path, pattern: str, subfolders: bool) -> tuple[list[Path], l
         chosen = "" if pattern == "*" else f" called '{pattern}'"
         raise DrososegError(f"There are no images{chosen} in '{source}'; it needs .tif, .png or .zarr files.")
     return found, left_out
-
-
-def stem_of(path: Path) -> str:
-    """Return the name of an image without its suffix."""
-    name = path.name
-    for suffix in (".ome.tiff", ".ome.tif", ".ome.zarr", ".tiff", ".tif", ".zarr", ".png"):
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
 
 
 def guarded(item: Item, folder: Path | None = None) -> Item:

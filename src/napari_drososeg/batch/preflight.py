@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -87,9 +88,27 @@ class Preflight:
 
 def free_space(folder: Path) -> int:
     """Return the free bytes on the disk of a folder that need not exist yet."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def unwritable(folder: Path) -> str | None:
+    """Say why nothing can be written to a folder that need not exist yet; None if something can."""
+    there = folder
+    try:
+        there = _existing(folder)
+        if not there.is_dir():
+            return f"'{there}' is a file, and so no folder can be in it"
+        # Permissions do not tell all: of /proc, or of shares whose server knows better.
+        with tempfile.TemporaryFile(dir=there):
+            return None
+    except OSError:
+        return f"Nothing can be written to '{there}'"
+
+
+def _existing(folder: Path) -> Path:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return folder
 
 
 def look_ahead(

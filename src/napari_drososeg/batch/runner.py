@@ -15,7 +15,7 @@ from napari_drososeg.batch.manifest import Manifest, manifest_path
 from napari_drososeg.batch.outcomes import Event, Outcome, State, areas_of
 from napari_drososeg.batch.overlays import check_drawable
 from napari_drososeg.batch.plan import Item, Job, Part, guarded
-from napari_drososeg.batch.preflight import Preflight, look_ahead
+from napari_drososeg.batch.preflight import Preflight, look_ahead, unwritable
 from napari_drososeg.batch.tasks import forget
 from napari_drososeg.batch.volume import partial_path
 from napari_drososeg.batch.work import Work
@@ -71,7 +71,7 @@ class BatchConfig:
         Raises
         ------
         DrososegError
-            If outputs exist and nothing was said about it, or the choices do not go with the job.
+            If outputs exist and nothing was said about it, cannot be written, or the choices do not go with the job.
         """
         again = self.resume or self.overwrite
         if not again:
@@ -92,6 +92,9 @@ class BatchConfig:
                 guarded(Item(item.source, self.areas))
         if self.block is not None and job.format != "ome-zarr":
             raise DrososegError("--block needs a .zarr output; other formats are written whole.")
+        for folder in dict.fromkeys(path.parent for path in self.places(job)):
+            if reason := unwritable(folder):
+                raise DrososegError(f"{reason}; choose another output.")
 
     def places(self, job: Job) -> Iterator[Path]:
         """Iterate over everything that is written, as it is or would be called."""

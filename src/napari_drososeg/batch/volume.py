@@ -19,6 +19,7 @@ from napari_drososeg.batch.preflight import free_space
 from napari_drososeg.batch.tasks import Receipt, Setup
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.io import atomic
+from napari_drososeg.io.targets import check_replaceable
 from napari_drososeg.io.zarr_volume import Index, LabelsVolume
 
 if TYPE_CHECKING:
@@ -88,8 +89,9 @@ class VolumeJob:
         Raises
         ------
         DrososegError
-            If it was begun from another input.
+            If it was begun from another input, or would replace something other than labels.
         """
+        check_replaceable(self.item.target, "ome-zarr")
         before = manifest.volumes.get(manifest.name(self.item))
         if before is not None and self.volume.path.is_dir():
             if before["input_fingerprint"] != self.fingerprint:

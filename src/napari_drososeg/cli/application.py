@@ -66,7 +66,16 @@ class DrososegGroup(TyperGroup):
         end = args.index("--") if "--" in args else len(args)
         if "--debug" in args[:end]:
             args = ["--debug", *(a for a in args[:end] if a != "--debug"), *args[end:]]
-        return super().parse_args(ctx, args)
+        if not args:
+            return super().parse_args(ctx, args)  # which answers with the help
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # no usage error, such as the end after --version
+                raise
+            code, line = verdict(error)
+        say(f"drososeg: {line}")
+        raise typer.Exit(code)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; turn exceptions into a line and an exit code."""

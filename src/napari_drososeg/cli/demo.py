@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,12 +10,16 @@ import typer
 
 from napari_drososeg.cli import console
 from napari_drososeg.cli.options import Engine, Json, Model, Quiet, check_choice
+from napari_drososeg.errors import DrososegError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_drososeg.evaluation import Evaluation
     from napari_drososeg.io import Stack
+
+MARK = ".drososeg-demo"
+"""Empty file in the folder of a demo, so that nothing but an earlier demo is ever replaced by one."""
 
 
 def demo(
@@ -24,7 +29,7 @@ def demo(
     model: Model = None,
     n_sections: Annotated[int, typer.Option("--n-sections", min=1, help="Sections of the stack.")] = 4,
     size: Annotated[int, typer.Option(min=64, help="Width and height of a section in pixels.")] = 512,
-    seed: Annotated[int, typer.Option(help="Random seed of the stack.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the stack.")] = 0,
     engine: Engine = "auto",
     json: Json = False,
     quiet: Quiet = False,
@@ -44,6 +49,7 @@ def demo(
     from napari_drososeg.zoo import DEFAULT_NETWORK, find_network
 
     check_choice("--engine", engine, ("auto", "openvino", "torch"))
+    check_folder(output)
     notify = console.notifier(quiet)
     path = find_network(model or DEFAULT_NETWORK)
     notify(f"creating a synthetic stack of {n_sections} sections of {size} x {size} pixels")
@@ -74,6 +80,24 @@ def demo(
         show(files, areas, result, console.duration(seconds), predictor.description)
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse, before any work, a folder that cannot be written to or has files of the same names by somebody else.
+
+    Raises
+    ------
+    DrososegError
+        Naming the folder or the file.
+    """
+    from napari_drososeg.batch.preflight import unwritable
+
+    names = ("image.tif", "truth.tif", "labels.tif", "overlay.png")
+    taken = next((folder / name for name in names if os.path.lexists(folder / name)), None)
+    if taken is not None and not (folder / MARK).is_file():
+        raise DrososegError(f"'{taken}' exists and no demo wrote it; choose another folder with --output.")
+    if reason := unwritable(folder):
+        raise DrososegError(f"{reason}; choose another folder with --output.")
+
+
 def write_inputs(folder: Path, stack: Stack, truth: NDArray[Any]) -> dict[str, Path]:
     """Write the synthetic image and its truth, so that they can be opened in napari."""
     import numpy as np
@@ -81,6 +105,8 @@ def write_inputs(folder: Path, stack: Stack, truth: NDArray[Any]) -> dict[str, P
 
     from napari_drososeg.io import atomic, write_labels
 
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
     image = folder / "image.tif"
     partial = atomic.temporary_sibling(image)
     voxel = stack.voxel_size

@@ -49,11 +49,12 @@ def evaluate(
     check_choice("--truth-format", truth_format, ("auto", "classes", "vnc"))
     check_targets((labels, truth), csv, error_map)
     from napari_drososeg import evaluation
+    from napari_drososeg.evaluation.comparison import checked_pairs
     from napari_drososeg.io import read_labels
 
     said, right = read_labels(labels), read_labels(truth)
     classes = class_table(model, said.classes or right.classes)
-    pairs = parse_pairs(sections, said.shape[0], right.shape[0])
+    pairs = checked_pairs(said, right, parse_pairs(sections, said.shape[0], right.shape[0]))
     if error_map is not None:
         evaluation.check_error_maps(error_map, len(pairs))
     # Found once here, so that the error map does not read all the truth again to find out.

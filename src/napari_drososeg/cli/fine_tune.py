@@ -77,7 +77,7 @@ def fine_tune(
     predict: Annotated[
         str | None, typer.Option(help="With --workspace: sections to predict afterwards, e.g. 4; kept with the round.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same result.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; the same seed gives the same result.")] = 0,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print events as JSON, one object per line.")] = False,

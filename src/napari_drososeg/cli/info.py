@@ -104,15 +104,13 @@ def plan(stack: Stack, card: NetworkCard, pixel_size: float | None) -> dict[str,
     The scale is None where the pixel size is so far off that the network refuses it.
     """
     from napari_drososeg.inference import estimate_seconds
-    from napari_drososeg.inference.rescaling import RESCALE_ABOVE, RESCALE_AT_MOST
+    from napari_drososeg.inference.rescaling import RESCALE_AT_MOST, scale_for
 
     assert card.spec is not None  # it is on this machine
     assert card.path is not None
-    size = pixel_size or stack.pixel_size
-    factor = 1.0 if size is None else size / card.spec.pixel_size
+    scale = scale_for(pixel_size or stack.pixel_size, card.spec.pixel_size)
     facts: dict[str, Any] = {"name": card.name, "pixel_size": card.spec.pixel_size, "scale": None, "seconds": None}
-    if max(factor, 1 / factor) > RESCALE_AT_MOST:
+    if max(scale, 1 / scale) > RESCALE_AT_MOST:
         return facts
-    scale = factor if max(factor, 1 / factor) > RESCALE_ABOVE else 1.0
     pixels = round(stack.shape[0] * stack.shape[1] * stack.shape[2] * scale**2)
     return facts | {"scale": scale, "seconds": estimate_seconds(card.path, pixels)}

@@ -86,12 +86,12 @@ def parse_block(text: str | None) -> tuple[int, int, int] | None:
     Raises
     ------
     DrososegError
-        If it is something else.
+        If it is something else, or empty.
     """
     if text is None:
         return None
     match = re.fullmatch(r"(\d+),(\d+),(\d+)", text.replace(" ", ""))
-    if match is None:
+    if match is None or not all(int(n) for n in match.groups()):
         raise DrososegError(
             f"'{text}' is not a block size; write it as Z,Y,X in sections and pixels, for example 16,2048,2048."
         )

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from napari_drososeg.batch import Batch, Event, Outcome
     from napari_drososeg.io import Format, Stack
 
-FORMATS = ("tiff", "ome-tiff", "ome-zarr", "png")
-
 
 def predict(
     source: Annotated[
@@ -116,7 +114,9 @@ def predict(
     The labels have the shape of the whole stack. With a folder as OUT a bad file does not stop the others.
     """
     if file_format is not None:
-        check_choice("--format", file_format, FORMATS)
+        from napari_drososeg.io import FORMATS
+
+        check_choice("--format", file_format, tuple(FORMATS))
     check_choice("--engine", engine, ("auto", "openvino", "torch"))
     check_choice("--precision", precision, ("auto", "f32", "bf16", "f16", "int8"))
     check_pixel_size(pixel_size)

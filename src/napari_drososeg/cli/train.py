@@ -58,7 +58,7 @@ def train(
     augmentation: Annotated[str, typer.Option(help="none, mild, study or strong.")] = "mild",
     class_patches: Annotated[float, typer.Option(help="Fraction of patches centred on classes drawn evenly.")] = 0.0,
     encoder_rate: Annotated[float, typer.Option(help="Factor of the encoder's learning rate; 0 freezes it.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Random seed of the patches and initial weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the patches and initial weights.")] = 0,
     validate_every: Annotated[int, typer.Option(min=1, help="Steps between validations.")] = 100,
     pixel_size: Annotated[
         float | None, typer.Option(help="Pixel size of IMAGES in nm (default: from its file).")

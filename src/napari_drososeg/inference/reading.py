@@ -75,7 +75,7 @@ class TileReader:
         Raises
         ------
         DrososegError
-            If there is NaN or infinity in it and nothing to fill it with.
+            If there is NaN or infinity in it and nothing to fill it with, or a value that its type cannot hold.
         """
         statistics = self.statistics(z)
         pixels = normalise(self._pixels(z, *source_region(tile)), statistics, invert=self._config.invert)
@@ -131,9 +131,16 @@ class TileReader:
         if self._config.fill_nan is None:
             raise DrososegError(
                 f"Section {z} of '{self._stack.name}' has {np.count_nonzero(bad)} pixels that are NaN or infinite; "
-                "choose a grey value to replace them."
+                "choose a grey value to replace them (--fill-nan; in napari under Advanced)."
             )
-        return np.where(bad, np.array(self._config.fill_nan, pixels.dtype), pixels)
+        with np.errstate(over="ignore"):
+            value = np.array(self._config.fill_nan, pixels.dtype)
+        if not np.isfinite(value):
+            raise DrososegError(
+                f"The value to fill NaN with, {self._config.fill_nan:g}, is too large for '{self._stack.name}', which "
+                f"holds {pixels.dtype}; use a grey value of up to {np.finfo(pixels.dtype).max:g}."
+            )
+        return np.where(bad, value, pixels)
 
 
 def _blocks(length: int) -> list[slice]:

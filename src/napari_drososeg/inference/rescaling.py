@@ -22,6 +22,12 @@ RESCALE_AT_MOST = 16.0
 """Beyond this factor the pixel size is taken for a mistake, such as the resolution of a screen."""
 
 
+def scale_for(pixel_size: float | None, network: float) -> float:
+    """Return by which factor an image is scaled for a network: 1 where their pixel sizes (nm) are close or unknown."""
+    scale = pixel_size / network if pixel_size else 1.0
+    return scale if max(scale, 1 / scale) > RESCALE_ABOVE else 1.0
+
+
 def grid_for(shape: tuple[int, int], pixel_size: float | None, network: float, *, name: str) -> Grid:
     """Return how the pixels of a section and of a network correspond.
 
@@ -39,15 +45,15 @@ def grid_for(shape: tuple[int, int], pixel_size: float | None, network: float, *
     DrososegError
         If the sizes differ by more than `RESCALE_AT_MOST`.
     """
-    if pixel_size is None:
+    scale = scale_for(pixel_size, network)
+    if pixel_size is None or scale == 1:
         return Grid(shape, shape)
-    factor = max(pixel_size / network, network / pixel_size)
-    if factor > RESCALE_AT_MOST:
+    if max(scale, 1 / scale) > RESCALE_AT_MOST:
         raise DrososegError(
             f"The pixel size of '{name}', {pixel_size:g} nm, differs from the network's {network:g} nm by more than "
             f"a factor of {RESCALE_AT_MOST:g}: check its unit, or give the pixel size yourself."
         )
-    return Grid.for_pixel_sizes(shape, pixel_size, network) if factor > RESCALE_ABOVE else Grid(shape, shape)
+    return Grid.for_pixel_sizes(shape, pixel_size, network)
 
 
 @lru_cache(maxsize=64)

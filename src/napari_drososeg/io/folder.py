@@ -17,8 +17,12 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 PNG_SUFFIXES = (".png",)
 SECTION_SUFFIXES = TIFF_SUFFIXES + PNG_SUFFIXES
 
-# Left by file managers in any folder; nobody put them there on purpose.
-_CLUTTER = {"thumbs.db", "desktop.ini", "icon\r"}
+_CLUTTER = {".ds_store", "thumbs.db", "desktop.ini", "icon\r"}
+
+
+def is_clutter(path: Path) -> bool:
+    """Whether a file has a name that systems put into folders that are only looked at; nobody meant it to be there."""
+    return path.name.lower() in _CLUTTER or path.name.startswith("._")
 
 
 def natural_key(path: Path) -> tuple[tuple[int, int | str], ...]:
@@ -40,11 +44,13 @@ def section_files(folder: Path) -> list[Path]:
     Raises
     ------
     DrososegError
-        If there is none, or there are other files or two formats.
+        If there is none, there are other files or two formats, or one is a link to nothing.
     """
-    files = [
-        p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".") and p.name.lower() not in _CLUTTER
-    ]
+    seen = [p for p in folder.iterdir() if not p.name.startswith(".") and not is_clutter(p)]
+    for path in seen:
+        if path.is_symlink() and path.suffix.lower() in SECTION_SUFFIXES and not path.exists():
+            raise DrososegError(f"{path} is a link to a file that is not there: bring it back, or remove the link.")
+    files = [p for p in seen if p.is_file()]
     images = sorted((p for p in files if p.suffix.lower() in SECTION_SUFFIXES), key=natural_key)
     if not images:
         raise DrososegError(f"{folder} holds no TIFF or PNG sections{_hint(folder)}.")

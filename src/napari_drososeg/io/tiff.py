@@ -21,7 +21,7 @@ from napari_drososeg.io.units import UNKNOWN_VOXEL_SIZE, VoxelSize, plausible, t
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage, TiffPageSeries
 
-_BILEVEL_INVERTED, _PALETTE = 0, 3
+_BILEVEL_INVERTED, _PALETTE, _CMYK = 0, 3, 5
 _MOST_COLOURS = 4  # RGBA; a pixel of more samples holds channels
 _DOTS_UNIT_NM = 1e7  # 1 cm: nobody measures voxels of electron microscopy in units as large
 
@@ -44,7 +44,8 @@ def open_tiff(path: Path, *, indices: bool = False) -> Stack:
     Raises
     ------
     DrososegError
-        If the file is damaged or shorter than it says, has time points or channels, or pages of different sizes.
+        If the file is damaged or shorter than it says, has time points or channels, pages of different sizes, or
+        colours for print (CMYK).
     """
     import tifffile
 
@@ -53,18 +54,20 @@ def open_tiff(path: Path, *, indices: bool = False) -> Stack:
     try:
         with tifffile.TiffFile(path) as tif:
             _check_directories(tif, path)
-            series = _only_series(tif, path)
-            _check_declared(tif, series, path)
+            parts = _parts(tif, path)
+            _check_declared(tif, parts, path)
             classes, marked_size = _mark(tif)
             voxel_size = marked_size or _voxel_size(tif)
-            grey = _grey(series.keyframe, indices or classes is not None)
-            sections = _sections(tif, series, path, grey)
+            greys = [_grey(part.keyframe, path, indices or classes is not None) for part in parts]
+            sections = _in_file_order(
+                parts, [_sections(tif, part, path, grey) for part, grey in zip(parts, greys, strict=True)]
+            )
             several = len(tif.series) > 1 and tif.is_ome
     except (DrososegError, PermissionError):
         raise
     except Exception as error:  # tifffile raises errors of many kinds on damaged files
         raise DrososegError(f"{path} is not a TIFF file or is damaged ({error}): export it again.") from error
-    notices = [f"{path.name}: {n}" for n in grey.notice]
+    notices = [f"{path.name}: {n}" for n in dict.fromkeys(n for grey in greys for n in grey.notice)]
     if several:
         notices.append(f"{path.name} holds several images; the first is used")
     return Stack(SectionArray(sections), _stem(path), voxel_size, path, tuple(notices), classes)
@@ -100,21 +103,39 @@ def _short(path: Path, what: str) -> str:
     return f"{path} is damaged or was cut short ({what}): copy or export it again."
 
 
-def _only_series(tif: TiffFile, path: Path) -> TiffPageSeries:
+def _parts(tif: TiffFile, path: Path) -> list[TiffPageSeries]:
+    """Return the series that make up the stack: tifffile starts a new one for each page that was written by itself."""
     full = [s for s in tif.series if not s.keyframe.is_reduced]
     if not full:
         raise DrososegError(f"{path} contains no image of full size: export it again.")
-    for other in full[1:]:
-        # OME files may hold several images on purpose; in other files pages that differ are a mistake.
-        if not tif.is_ome:
-            a, b = full[0].keyframe, other.keyframe
+    if tif.is_ome:  # such files may hold several images on purpose
+        full = full[:1]
+    first = full[0].keyframe
+    for other in full:
+        if (found := _look(other.keyframe)) != (expected := _look(first)):
             raise DrososegError(
-                f"The pages of {path} differ: page {b.index + 1} is {b.imagelength} x {b.imagewidth} {b.dtype}, "
-                f"page {a.index + 1} is {a.imagelength} x {a.imagewidth} {a.dtype}; save them with one size and type."
+                f"The pages of {path} differ: page {other.keyframe.index + 1} is {found}, page {first.index + 1} is "
+                f"{expected}; save them with one size and type."
             )
-    first = full[0]
-    _n_sections(first.axes, first.shape, path)
-    return first
+        _n_sections(other.axes, other.shape, path)
+    return full
+
+
+def _look(key: TiffPage) -> str:
+    """Describe what the pages of a stack share."""
+    deep = f"{key.imagedepth} x " if key.imagedepth > 1 else ""
+    samples = f" with {key.samplesperpixel} samples a pixel" if key.samplesperpixel > 1 else ""
+    photometric = getattr(key.photometric, "name", str(key.photometric)).lower()
+    return f"{deep}{key.imagelength} x {key.imagewidth} {key.dtype} {photometric}{samples}"
+
+
+def _in_file_order(parts: Sequence[TiffPageSeries], sections: Sequence[list[Section]]) -> list[Section]:
+    """Return the sections of all parts: pages of one kind are one series, wherever they are in the file."""
+    together = [section for of_part in sections for section in of_part]
+    if len(parts) == 1 or parts[0].kind != "generic":  # only such series take up pages with others in between
+        return together
+    places = [page.treeindex for part in parts for page in part if page is not None]
+    return [section for _, section in sorted(zip(places, together, strict=True), key=lambda pair: pair[0])]
 
 
 def _n_sections(axes: str, shape: Sequence[int], path: Path) -> int:
@@ -132,17 +153,19 @@ def _n_sections(axes: str, shape: Sequence[int], path: Path) -> int:
     return next(iter(long.values()), 1)
 
 
-def _check_declared(tif: TiffFile, series: TiffPageSeries, path: Path) -> None:
+def _check_declared(tif: TiffFile, parts: Sequence[TiffPageSeries], path: Path) -> None:
     """Compare the planes that are there with the number the file itself gives."""
-    n_planes = _n_sections(series.axes, series.shape, path)
+    n_planes = sum(_n_sections(part.axes, part.shape, path) for part in parts)
     declared = n_planes
     if tif.is_imagej and tif.imagej_metadata:
         declared = int(tif.imagej_metadata.get("images", 1))
     elif tif.is_ome and (pixels := _ome_pixels(tif)) is not None:
         declared = int(pixels.get("SizeZ", 1)) * int(pixels.get("SizeT", 1))
     elif tif.shaped_metadata:
-        size = int(np.prod(tif.shaped_metadata[0].get("shape", series.shape)))
-        declared = n_planes * size // max(1, int(np.prod(series.shape)))
+        # of all that is there, thumbnails too; one plane less than declared has to show
+        declares = sum(int(np.prod(each["shape"])) for each in tif.shaped_metadata)
+        holds = sum(int(np.prod(s.shape)) for s in tif.series)
+        declared = -(-n_planes * declares // max(1, holds))
     if n_planes < declared:
         raise DrososegError(_short(path, f"it declares {declared} sections and holds {n_planes}"))
 
@@ -165,11 +188,11 @@ def _sections(tif: TiffFile, series: TiffPageSeries, path: Path, grey: Grey) -> 
         if page is None:
             raise DrososegError(_short(path, f"section {z + 1} of {n} is missing"))
         home = Path(page.parent.filehandle.path)
-        _check_segments(page, z, home)
+        _check_segments(page, home)
         if key.is_final and _one_run(page):
             sections.append(RawSection(home, page.dataoffsets[0], stored, dtype, grey, planar))
         else:
-            sections.append(SegmentSection(page, home, grey, z))
+            sections.append(SegmentSection(page, home, grey, page.index))
     if len(sections) != n:
         raise DrososegError(_short(path, f"{len(sections)} of {n} sections are there"))
     return sections
@@ -187,16 +210,18 @@ def _one_run(page: Any) -> bool:
     return list(page.dataoffsets[1:]) == ends[:-1]
 
 
-def _check_segments(page: Any, z: int, path: Path) -> None:
+def _check_segments(page: Any, path: Path) -> None:
     size = path.stat().st_size
     ends = [o + c for o, c in zip(page.dataoffsets, page.databytecounts, strict=True) if c]
     if not ends:
-        raise DrososegError(_short(path, f"page {z + 1} has no data"))
+        raise DrososegError(_short(path, f"page {page.index + 1} has no data"))
     if max(ends) > size:
-        raise DrososegError(_short(path, f"page {z + 1} needs {max(ends)} bytes, the file has {size}"))
+        raise DrososegError(_short(path, f"page {page.index + 1} needs {max(ends)} bytes, the file has {size}"))
 
 
-def _grey(key: TiffPage, indices: bool) -> Grey:
+def _grey(key: TiffPage, path: Path, indices: bool) -> Grey:
+    if int(key.photometric) == _CMYK:
+        raise DrososegError(f"{path} holds colours for print (CMYK): save it as grey or RGB.")
     if key.shaped[0] > 1 or key.shaped[4] > 1:
         return Grey("colour")
     if int(key.photometric) == _BILEVEL_INVERTED and not indices:

@@ -73,6 +73,7 @@ class SegmentSection:
         self.path = path
         self.grey = grey
         self._keyframe = page.keyframe
+        self._keyframe.is_jfif  # noqa: B018 -- decoding JPEG needs it, and it is read from the file, closed by then
         self._offsets = page.dataoffsets
         self._counts = page.databytecounts
         self._number = number
@@ -132,7 +133,8 @@ def _place(
 def _why(path: Path, number: int, error: Exception) -> str:
     if "imagecodecs" in str(error):
         return f"{path} uses a compression that needs an additional package: pip install imagecodecs."
-    return f"Page {number + 1} of {path} is damaged or cannot be decoded ({error}): copy or export the file again."
+    reason = str(error) or type(error).__name__
+    return f"Page {number + 1} of {path} is damaged or cannot be decoded ({reason}): copy or export the file again."
 
 
 def _grey_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:

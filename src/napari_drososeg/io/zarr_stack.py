@@ -208,11 +208,12 @@ def _ngff_voxel_size(axes: str, units: Sequence[str | None], parts: Sequence[Map
 
 def _open_array(array: zarr.Array[Any], path: Path, root: Path, missing: MissingChunks) -> Stack:
     n_axes = len(array.shape)
-    names = getattr(array.metadata, "dimension_names", None)
-    axes = "".join(str(n or "?")[0].lower() for n in names) if names else "tczyx"[-n_axes:]
-    if "yx" not in axes:
-        axes = "tczyx"[-n_axes:]
     attributes = array.attrs.asdict()
+    # zarr v2 has no names of its own; xarray keeps them there
+    names = getattr(array.metadata, "dimension_names", None) or attributes.get("_ARRAY_DIMENSIONS")
+    axes = "".join(str(n or "?")[0].lower() for n in names or ())
+    if not set(axes) & set("zyx"):  # names in other words say nothing about the order
+        axes = "tczyx"[-n_axes:]
     size = attributes.get("voxel_size", attributes.get("resolution"))
     units = attributes.get("units", attributes.get("unit"))
     voxel_size = UNKNOWN_VOXEL_SIZE
