@@ -41,7 +41,7 @@ def test_block() -> None:
     assert parse_block(None) is None
     assert parse_block("16, 2048,2048") == (16, 2048, 2048)
     for text in ("16", "0,0,0", "1,0,1024", "1,2,-3"):
-        with pytest.raises(DrososegError, match="is no block"):
+        with pytest.raises(DrososegError, match="is not a block size"):
             parse_block(text)
 
 
