@@ -290,7 +290,7 @@ def test_cancelling_while_the_network_is_prepared(
     click(qtbot, widget.run_button)
     finish(widget)
     assert preparing() == []
-    assert widget.status.value.startswith("Cancelled, nothing of it done")
+    assert widget.status.value.startswith("Cancelled, nothing done")
     assert len(widget.viewer.layers) == 1
     assert not [n for n in said if n.severity >= NotificationSeverity.WARNING]
     assert widget.run_button.enabled
