@@ -46,9 +46,9 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_any_work(
     drososeg: Run, network: Path, stack_file: Path, out: str
 ) -> None:
     said = drososeg("predict", stack_file, "-o", out, "--model", network, "--dry-run", code=2).stderr
-    assert said == "drososeg: Nothing can be written to '/proc'; choose another output.\n"
+    assert said == "drososeg: Cannot write to '/proc'; choose another output.\n"
     said = drososeg("demo", "-o", out, "--model", network, "--size", 96, code=2).stderr
-    assert said == "drososeg: Nothing can be written to '/proc'; choose another folder with --output.\n"
+    assert said == "drososeg: Cannot write to '/proc'; choose another folder with --output.\n"
 
 
 class TestProbabilities:

@@ -102,7 +102,7 @@ def unwritable(folder: Path) -> str | None:
         with tempfile.TemporaryFile(dir=there):
             return None
     except OSError:
-        return f"Nothing can be written to '{there}'"
+        return f"Cannot write to '{there}'"
 
 
 def _existing(folder: Path) -> Path:
