@@ -64,6 +64,21 @@ def test_a_trained_network_is_one_like_the_others(train: Run, drososeg: Run, tmp
     assert "mine" in drososeg("models", "mine").stdout
 
 
+@pytest.mark.parametrize("patch", [32, 64])
+def test_a_network_with_global_context_may_have_small_patches(
+    train: Run, drososeg: Run, tmp_path: Path, stack_file: Path, patch: int
+) -> None:
+    output = tmp_path / "small.safetensors"
+    train(output, "--architecture", "fpn", "--patch", patch, "--steps", 1, "--quiet")
+    spec = load_spec(output)
+    assert (spec.tile, spec.halo, spec.stride) == (64, 0, 32)
+    for size in (4.6, 7):  # rescaled, tiles need something beside them for interpolation
+        labels = tmp_path / f"{size}.tif"
+        run = ("predict", stack_file, "-o", labels, "--model", output, "--pixel-size", size, "--engine", "torch")
+        drososeg(*run, "--precision", "f32")
+        assert tifffile.imread(labels).all()
+
+
 def test_a_stopped_run_goes_on(train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from napari_drososeg.training import Training
 
