@@ -150,7 +150,7 @@ def check(inputs: Inputs, options: dict[str, Any], loss: str, augmentation: str)
     return config, whole
 
 
-def create(inputs: Inputs, config: TrainConfig, folder: Path, *, whole: bool) -> Training:
+def create(inputs: Inputs, config: TrainConfig, folder: Path | None, *, whole: bool) -> Training:
     """Set up what was checked."""
     weights = None
     if inputs.card is not None:
