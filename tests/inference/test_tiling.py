@@ -92,7 +92,7 @@ def test_small_tiles_of_networks_with_global_context_have_room(stride, strides, 
     tile = strides * stride + stride // 2
     halo = global_halo(tile, stride)
     assert halo % stride == 0
-    assert 0 < strides * stride - 2 * halo
+    assert strides * stride > 2 * halo
     tiles = check(Grid((500, 500), (network, network)), tile, halo, stride, roi=None, blend=True)
     rows = sorted({(t.read[0].start, t.read[0].stop) for t in tiles})
     assert all(above[1] - below[0] >= stride for above, below in pairwise(rows))  # they are blended
