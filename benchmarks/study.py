@@ -70,6 +70,7 @@ def how(training: dict[str, Any]) -> dict[str, Any]:
     return {
         "batch": recipe.get("batch"),
         "patch": recipe.get("patch"),
+        "seed": recipe.get("seed"),
         "loss": "+".join(name for name, _ in loss.get("terms", [])) + weights,
         "trained_with": training.get("machine"),
     }
@@ -107,6 +108,7 @@ def leak_free(
             "steps": training.get("recipe", {}).get("steps"),
             "minutes": training.get("minutes"),
             **how(training),
+            "data_sha256": data_hash(images, truth),
         }
         predictions[name] = labels
         print(f"{name}: mIoU {rows[name]['pooled']['mean_iou']:.4f}", file=sys.stderr, flush=True)
@@ -205,12 +207,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             for name in options.networks
         }
         rows = result.get("protocol", {}).get("rows", {})
+        sections = load(options.data, range(16))
         for name, arguments_of_network in sizes.items():
             # a graphics card is through before it is worth keeping what an interrupted run needs
             folder = None if torch.cuda.is_available() else options.runs / "study" / name
             rows[name] = train_and_score(
-                name, arguments_of_network, load(options.data, range(16)), folder, options.epochs, options.minutes
-            ) | {"measured": stamp}
+                name, arguments_of_network, sections, folder, options.epochs, options.minutes
+            ) | {"data_sha256": data_hash(*sections), "measured": stamp}
             result["protocol"] = {"rows": rows}
             options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

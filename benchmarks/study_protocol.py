@@ -91,6 +91,7 @@ def train_and_score(
         "stopped": "early stopping" if training.schedule.stopped else ended,
         "tiles": [len(train), len(validation), len(test)],
         "arguments": arguments,
+        "seed": SEED,
         "minutes": round(training.seconds / 60, 1),
         "parameters": sum(w.numel() for w in training.model.parameters()),
     }

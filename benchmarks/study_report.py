@@ -90,9 +90,10 @@ def training_table(rows: dict[str, Any]) -> list[str]:
     for name, row in rows.items():
         arguments = ", ".join(f"{k} {v}" for k, v in row["arguments"].items())
         start = str(row["start"] or "random").split(",")[0]
-        # rows of before 2026-11-26 do not say these
-        loss, batch, patch = row.get("loss") or "cross-entropy", row.get("batch") or 8, row.get("patch") or 256
-        device = "CUDA" if "cuda" in str(row.get("trained_with")) else "CPU"
+        # early rows do not say these, and the shipped networks, trained once more, need not have been trained alike
+        loss, batch, patch = (row.get(key) or "not recorded" for key in ("loss", "batch", "patch"))
+        machine = row.get("trained_with")
+        device = ("CUDA" if "cuda" in machine else "CPU") if machine else "not recorded"
         lines.append(
             f"| {TITLES[name]} | {arguments} | {start} | {loss} | {row['steps']} | {batch} | {patch} | "
             f"{row['minutes']} | {device} | {row['bytes'] / 1e6:.2f} |"
@@ -214,6 +215,8 @@ def report(result: dict[str, Any]) -> str:
             "epochs were allowed, the protocol was cut short.",
             "\n".join(protocol_table(part["rows"])),
         ]
+        if missing := [title for name, title in TITLES.items() if name not in part["rows"]]:
+            blocks += [f"Not run: {', '.join(missing)}."]
     else:
         blocks += ["The study's own protocol was not run; `--parts protocol` runs it."]
     return "\n\n".join(blocks) + "\n"

@@ -138,7 +138,18 @@ class TestTruthFormat:
         raw = np.array([[[0, 32, 255], [159, 191, 223]]], dtype=np.uint8)
         assert detect_truth_format(as_stack(raw), DROSOPHILA_CLASSES, [0]) == "vnc"
 
-    @pytest.mark.parametrize("values", [[0, 32, 7], [1, 2, 3, 32], [0, 1, 255]])
+    @pytest.mark.parametrize(
+        "values",
+        [
+            [0, 32, 7],
+            [1, 2, 3, 32],
+            [0, 1, 255],
+            [0, 255],
+            [64, 128, 255],
+            [0, 64, 128, 191, 255],
+            [0, 32, 64, 96, 128],
+        ],
+    )
     def test_anything_else_is_refused_rather_than_guessed(self, values: list[int]) -> None:
         stack = as_stack(np.array([[values]], dtype=np.uint8))
         with pytest.raises(DrososegError, match="not all values are those"):
@@ -155,7 +166,7 @@ class TestTruthFormat:
         assert evaluate(mapped, raw, truth_format="vnc").pooled.mean_iou == 1.0
 
     def test_raw_values_fit_no_other_classes(self) -> None:
-        raw = np.array([[[0, 32, 255]]], dtype=np.uint8)
+        raw = np.array([[[0, 32, 255, 191]]], dtype=np.uint8)
         with pytest.raises(DrososegError, match="mapped to cytoplasm"):
             evaluate(np.ones_like(raw), raw, TWO, truth_format="auto")
 
@@ -212,6 +223,11 @@ def test_progress_counts_sections(truth: np.ndarray, labels: np.ndarray) -> None
     seen: list[tuple[int, int]] = []
     evaluate(labels, truth, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_each_section_of_the_public_stack_is_known(vnc: Path) -> None:
+    truth = read_stack(vnc / "stack1" / "labels")
+    assert {detect_truth_format(truth, DROSOPHILA_CLASSES, [z]) for z in range(truth.n_sections)} == {"vnc"}
 
 
 def test_public_stack_agrees_with_itself(vnc: Path) -> None:

@@ -143,9 +143,29 @@ def test_a_loss_can_be_written_as_text() -> None:
     assert LossConfig.parse("cross-entropy") == LossConfig()
     assert LossConfig.parse("2*focal+weighted:1,5,.5").terms == (("focal", 2.0), ("weighted", 1.0))
     assert LossConfig.parse("weighted:1,5,.5").class_weights == (1, 5, 0.5)
+    assert LossConfig.parse("focal") == LossConfig((("focal", 1.0),), alpha=(0.25,), gamma=2)
+    assert LossConfig.parse("focal:0.5") == LossConfig((("focal", 1.0),), alpha=(0.5,))
+    assert LossConfig.parse("dice+2*focal:1,1.3,1.1:gamma=1.5") == LossConfig(
+        (("dice", 1.0), ("focal", 2.0)), alpha=(1, 1.3, 1.1), gamma=1.5
+    )
+    assert LossConfig.parse("focal:gamma=0").gamma == 0
 
 
-@pytest.mark.parametrize("text", ["", "mse", "cross-entropy+", "dice:1,2", "0*dice", "weighted", "-1*dice"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "mse",
+        "cross-entropy+",
+        "dice:1,2",
+        "0*dice",
+        "weighted",
+        "-1*dice",
+        "weighted:1,2:gamma=2",
+        "focal:gamma",
+        "focal:2;",
+    ],
+)
 def test_what_is_no_loss_is_refused(text: str) -> None:
     with pytest.raises(DrososegError):
         LossConfig.parse(text)

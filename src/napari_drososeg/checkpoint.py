@@ -71,7 +71,7 @@ class NetworkSpec:
         Version of this format.
     tile : int
         Edge in px of what a network with global context sees at once: that of the patches it was trained on, since its
-        context is then as large as it was in training. 0 where any size will do.
+        context is then as large as it was in training, or two strides. 0 where any size will do.
     """
 
     name: str

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from torch.nn import functional
 from napari_drososeg.errors import DrososegError
 
 LOSSES = ("cross-entropy", "weighted", "class-balanced", "focal", "dice")
+_PER_CLASS = {"weighted": "class_weights", "focal": "alpha"}
 
 
 @dataclass(frozen=True)
@@ -64,23 +66,30 @@ class LossConfig:
     def parse(cls, text: str) -> LossConfig:
         """Read a sum such as ``"cross-entropy+0.5*dice"`` or ``"weighted:1,5,2"`` (a weight for each class).
 
+        The focal loss takes one alpha for all classes or one for each, and gamma: ``"focal:0.25"``,
+        ``"focal:1,1.3,1.1:gamma=1.5"``.
+
         Raises
         ------
         DrososegError
             If it cannot be read.
         """
         terms: list[tuple[str, float]] = []
-        weights: tuple[float, ...] = ()
-        number = r"\d+\.?\d*|\.\d+"
+        values: dict[str, Any] = {}
+        number = r"(?:\d+\.?\d*|\.\d+)"
+        form = re.compile(rf"(?:({number})\*)?([a-z-]+)(?::({number}(?:,{number})*))?(?::gamma=({number}))?")
         for part in text.replace(" ", "").split("+"):
-            match = re.fullmatch(rf"(?:({number})\*)?([a-z-]+)(?::((?:{number})(?:,(?:{number}))*))?", part)
-            if match is None or (match[3] and match[2] != "weighted"):
+            match = form.fullmatch(part)
+            if match is None or (match[3] and match[2] not in _PER_CLASS) or (match[4] and match[2] != "focal"):
                 raise DrososegError(
                     f"'{text}' is not a loss; write it like cross-entropy+0.5*dice, with any of {', '.join(LOSSES)}."
                 )
             terms.append((match[2], float(match[1] or 1)))
-            weights = tuple(float(w) for w in match[3].split(",")) if match[3] else weights
-        return cls(tuple(terms), weights)
+            if match[3]:
+                values[_PER_CLASS[match[2]]] = tuple(float(v) for v in match[3].split(","))
+            if match[4]:
+                values["gamma"] = float(match[4])
+        return cls(tuple(terms), **values)
 
 
 class Loss:

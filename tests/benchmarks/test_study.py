@@ -63,12 +63,17 @@ def test_all_parts_run_and_say_the_truth(drawn: Path, tiny_network: Path, tmp_pa
     assert all(seconds > 0 for seconds in speed["rows"]["unet"].values())
     assert result["protocol"]["rows"]["unet"]["epochs"] == 1
     assert result["protocol"]["rows"]["unet"]["tiles"] == [12, 2, 2]
+    assert result["protocol"]["rows"]["unet"]["seed"] == study_protocol.SEED
+    assert result["protocol"]["rows"]["unet"]["data_sha256"] == study.data_hash(*study.load(drawn, range(16)))
+    assert row["data_sha256"] == study.data_hash(images, truth)
     page = out.with_suffix(".md").read_text()
     assert f"| U-Net | 0.837 | {expected.pooled.mean_iou:.4f} |" in page
     assert f"| {expected.pooled.mean_iou:.4f} | {turned.mean_iou:.4f} |" in page
     assert "best mIoU" in page
     assert "missed by" in page
     assert "the limit of 1 epochs" in page
+    assert "Not run: FCN8, SegNet, R2U-Net," in page
+    assert "| random | not recorded | None | not recorded | not recorded |" in page  # the tiny network has no recipe
 
 
 def test_rows_of_earlier_runs_stay_with_their_own_date(drawn: Path, tiny_network: Path, tmp_path: Path) -> None:
@@ -89,6 +94,23 @@ def test_rows_of_earlier_runs_stay_with_their_own_date(drawn: Path, tiny_network
     page = out.with_suffix(".md").read_text()
     assert "FPN: 2026-01-01, commit" in page
     assert "U-Net: 2026-01-01, commit" not in page
+
+
+def test_the_page_says_what_was_measured() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    result = json.loads((docs / "benchmark.json").read_text(encoding="utf-8"))
+    assert (docs / "benchmark.md").read_text(encoding="utf-8") == study_report.report(result)
+
+
+def test_a_card_says_how_a_network_was_made() -> None:
+    recipe = {"batch": 4, "patch": 128, "seed": 3, "loss": {"terms": [["weighted", 1.0]], "class_weights": [1, 1.3]}}
+    assert study.how({"recipe": recipe, "machine": "a, cuda"}) == {
+        "batch": 4,
+        "patch": 128,
+        "seed": 3,
+        "loss": "weighted:1,1.3",
+        "trained_with": "a, cuda",
+    }
 
 
 def test_every_pixel_is_in_one_tile_of_one_part() -> None:

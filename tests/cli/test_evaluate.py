@@ -143,8 +143,11 @@ def test_raw_public_values(drososeg: Run, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "raw.tif", raw, photometric="minisblack")
     write_labels(tmp_path / "pred.tif", np.array([[[2, 1, 1, 3]]], dtype=np.uint8))
     run = ("evaluate", tmp_path / "pred.tif", tmp_path / "raw.tif", "--json")
-    said = json.loads(drososeg(*run).stdout)
+    result = drososeg(*run)
+    said = json.loads(result.stdout)
     assert said["truth_format"] == "vnc"
+    assert "'raw' holds the raw label values of the public VNC data set; they are mapped" in result.stderr
+    assert drososeg(*run, "--truth-format", "vnc").stderr == ""  # was said
     assert said["pooled"]["iou"] == pytest.approx([1 / 2, 1 / 2, 1])
     assert "Value 32 in the truth" in drososeg(*run, "--truth-format", "classes", code=2).stderr
     assert "--truth-format tiff is not known" in drososeg(*run, "--truth-format", "tiff", code=2).stderr
@@ -155,6 +158,19 @@ def test_pairs_outside_the_stacks_are_named(drososeg: Run, pair: Any, tmp_path: 
     for sections, labels, truth in (("0:9", 0, 9), ("4-5:0-1", 5, 1)):
         said = drososeg(*run, sections, code=2).stderr
         assert f"Sections {labels} (labels) and {truth} (truth) cannot be compared: the stacks have 5 and 5" in said
+
+
+def test_labels_of_own_classes(drososeg: Run, network: Path, tmp_path: Path) -> None:
+    truth = np.random.default_rng(0).integers(1, 6, (1, 8, 8), dtype=np.uint8)
+    table = tmp_path / "five.json"
+    names = ["a", "b", "c", "d", "e"]
+    table.write_text(json.dumps([{"value": i, "name": n, "color": "#11223" + str(i)} for i, n in enumerate(names, 1)]))
+    tifffile.imwrite(tmp_path / "five.tif", truth, photometric="minisblack")
+    run = ("evaluate", tmp_path / "five.tif", tmp_path / "five.tif", "--json", "--classes", table)
+    said = json.loads(drososeg(*run).stdout)
+    assert said["confusion_rows"] == names
+    assert said["pooled"]["iou"] == [1.0] * 5
+    assert "give one of them" in drososeg(*run, "--model", network, code=2).stderr
 
 
 def test_an_unlabelled_section_is_said(drososeg: Run, pair: Any, tmp_path: Path) -> None:

@@ -64,6 +64,21 @@ def test_a_trained_network_is_one_like_the_others(train: Run, drososeg: Run, tmp
     assert "mine" in drososeg("models", "mine").stdout
 
 
+@pytest.mark.parametrize("patch", [32, 64])
+def test_a_network_with_global_context_may_have_small_patches(
+    train: Run, drososeg: Run, tmp_path: Path, stack_file: Path, patch: int
+) -> None:
+    output = tmp_path / "small.safetensors"
+    train(output, "--architecture", "fpn", "--patch", patch, "--steps", 1, "--quiet")
+    spec = load_spec(output)
+    assert (spec.tile, spec.halo, spec.stride) == (64, 0, 32)
+    for size in (4.6, 7):  # rescaled, tiles need something beside them for interpolation
+        labels = tmp_path / f"{size}.tif"
+        run = ("predict", stack_file, "-o", labels, "--model", output, "--pixel-size", size, "--engine", "torch")
+        drososeg(*run, "--precision", "f32")
+        assert tifffile.imread(labels).all()
+
+
 def test_a_stopped_run_goes_on(train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from napari_drososeg.training import Training
 
@@ -88,7 +103,63 @@ def test_a_stopped_run_goes_on(train: Run, tmp_path: Path, monkeypatch: pytest.M
     assert load_spec(broken).training["curve"]["step"] == [1, 2, 3, 4]
     assert done["name"] == "b"
     assert len((tmp_path / "b-run" / "log.csv").read_text().splitlines()) == 5
+    left = tmp_path / "b-run" / ".last.safetensors.0123abcd.part"
+    left.write_bytes(b"half")
     assert events(train(broken, *options, "--overwrite"))[0]["step"] == 1
+    assert not left.exists()
+
+
+def test_a_run_that_diverges_leaves_its_best_network(
+    train: Run, drososeg: Run, tmp_path: Path, stack_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from napari_drososeg.training import Training
+
+    update = Training._update
+
+    def late(self: Training, *arguments: Any) -> Any:
+        return update(self, *arguments) * (torch.nan if self.step == 4 else 1)
+
+    monkeypatch.setattr(Training, "_update", late)
+    output = tmp_path / "mine.safetensors"
+    options = ("--steps", 6, "--validate-every", 2, "--quiet")
+    said = train(output, *options, "--validation", 2, code=1).stderr
+    assert "no longer finite at step 6" in said
+    assert f"'{output}' is the network of step" in said
+    assert "--learning-rate below 0.002, with --overwrite or another -o" in said
+    assert load_spec(output).metrics["step"] in (2, 4)
+    drososeg("predict", stack_file, "-o", tmp_path / "p.tif", "--model", output, "--engine", "torch")
+    unscored = tmp_path / "unscored.safetensors"
+    assert "no longer finite" in train(unscored, *options, code=1).stderr
+    assert not unscored.exists()
+
+
+def test_overwriting_loses_nothing_where_the_new_run_cannot_start(
+    train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, folder = tmp_path / "mine.safetensors", tmp_path / "mine-run"
+    train(output, "--steps", 1, "--quiet")
+    before = {p: p.read_bytes() for p in (output, *folder.iterdir())}
+
+    def fail(*_: object, **__: object) -> None:
+        raise DrososegError("no such device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("napari_drososeg.training.network.fabric", fail)
+        assert "no such device" in train(output, "--steps", 2, "--overwrite", code=2).stderr
+    assert {p: p.read_bytes() for p in (output, *folder.iterdir())} == before
+
+
+def test_what_cannot_be_written_is_found_first(train: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_drososeg.cli.train_inputs.read_inputs", None)
+    (tmp_path / "file").write_text("in the way")
+    said = train(tmp_path / "file" / "x.safetensors", code=2).stderr
+    assert "Cannot write" in said
+    assert "choose another place" in said
+    monkeypatch.setenv("DROSOSEG_HOME", str(tmp_path / "file"))
+    assert "networks/x.safetensors'" in train(tmp_path / "x.safetensors", "--install", code=2).stderr
+    assert [p.name for p in tmp_path.glob("*.part")] == []
 
 
 def test_own_classes_and_a_network_to_start_from(
@@ -148,6 +219,11 @@ def test_a_damaged_file_is_named(drososeg: Run, stack_folder: Path, labels_file:
     [
         (("--argument", "width"), "write it like width=0.5"),
         (("--argument", "breadth=1"), "does not take breadth"),
+        (("--argument", "width=0"), "The width of U-Net cannot be 0"),
+        (("--argument", "width=abc"), "cannot be abc; use a number above 0"),
+        (("--argument", "decoder_width=-1"), "The decoder_width of U-Net cannot be -1"),
+        (("--seed", "-1"), "-1 is not in the range"),
+        (("--patch", "16", "--batch", "1"), "A batch of one patch of 16 px is too little for unet"),
         (("--architecture", "vnet"), "Unknown architecture 'vnet'"),
         (("--loss", "mse"), "Unknown loss 'mse'"),
         (("--augmentation", "wild"), "Unknown augmentation 'wild'"),
@@ -177,14 +253,22 @@ def test_the_size_of_a_pixel_is_needed(drososeg: Run, stack_folder: Path, labels
 def test_the_public_stack_is_known(drososeg: Run, vnc: Path, tmp_path: Path) -> None:
     output = tmp_path / "vnc.safetensors"
     raw, labels = vnc / "stack1" / "raw", vnc / "stack1" / "labels"
-    options = ("--sections", "0-1", "--steps", 1, "--quiet")
-    drososeg("train", raw, labels, "-o", output, *SMALL, *options)
+    options = ("--sections", "0-1", "--steps", 1)
+    said = drososeg("train", raw, labels, "-o", output, *SMALL, *options).stderr
+    assert "'labels' holds the raw label values of the public VNC data set; they are mapped" in said
     spec = load_spec(output)
     assert spec.licence == "CC-BY-NC-SA-3.0"
     assert spec.pixel_size == 4.6
     assert "Gerhard" in spec.training["citation"]
     assert spec.halo % spec.stride == 0
     assert spec.halo < spec.receptive_field + spec.stride
+
+
+def test_a_mask_up_to_255_is_not_the_public_stack(drososeg: Run, stack_file: Path, tmp_path: Path) -> None:
+    mask = np.where(tifffile.imread(stack_file) > 128, 255, 0).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "mask.tif", mask, photometric="minisblack")
+    run = ("train", stack_file, tmp_path / "mask.tif", "-o", tmp_path / "x.safetensors", *SMALL)
+    assert "holds the label 255, but there are only 3 classes" in drososeg(*run, code=2).stderr
 
 
 def test_reading_options() -> None:

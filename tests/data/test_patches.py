@@ -142,8 +142,13 @@ def test_what_cannot_be_drawn_from_is_refused(section: AnnotatedSection) -> None
 
 
 def test_read_only_sections_are_fine(section: AnnotatedSection) -> None:
-    section.image.flags.writeable = False
-    PatchSampler([section], 16, 2, PRESETS["strong"], seed=0)(0)
+    expected = PatchSampler([section], 16, 2, PRESETS["strong"], seed=0)(0)
+    before = section.image.copy(), section.labels.copy()
+    for array in (section.image, section.labels):
+        array.flags.writeable = False
+    assert same(PatchSampler([section], 16, 2, PRESETS["strong"], seed=0)(0), expected)
+    assert np.array_equal(section.image, before[0])  # torch does not know that it must not write
+    assert np.array_equal(section.labels, before[1])
 
 
 @pytest.mark.parametrize("n_threads", [1, 4])
@@ -159,7 +164,7 @@ def test_prefetching_changes_nothing_but_the_thread(section: AnnotatedSection, n
     with Prefetch(draw, 5, n_threads) as batches:
         assert all(same(batches(step), sampler(step)) for step in (0, 1, 2, 4))  # and one jump
         assert torch.get_num_threads() == before
-    assert set(threads) == {0, 1, 2, 3, 4}
+    assert {0, 1, 2, 4} <= set(threads) <= {0, 1, 2, 3, 4}  # 3 may be cancelled before it began
     assert all("patches" in name for name in threads.values())
     assert not any("drososeg-patches" in t.name for t in threading.enumerate())
 

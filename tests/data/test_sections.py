@@ -37,6 +37,14 @@ def test_reading_goes_past_what_is_wrong_and_names_it() -> None:
     assert problems[2] == "there is no section 4: 'mine' has 4"
 
 
+def test_labels_that_end_before_the_images_are_named() -> None:
+    images = as_stack(np.random.default_rng(0).integers(1, 255, (2, 8, 8)).astype(np.uint8), name="mine")
+    labels = as_stack(np.ones((1, 8, 8), np.uint8))
+    sections, problems = read_sections(images, labels.read, range(2))
+    assert len(sections) == 1
+    assert problems == ["section 1 of 'mine' has no labels: name sections that have both"]
+
+
 def test_a_section_with_a_file_of_its_own_is_called_so(tmp_path: Path) -> None:
     for z in range(3):
         tifffile.imwrite(tmp_path / f"s{z + 8}.tif", np.full((8, 8), z, np.uint8))

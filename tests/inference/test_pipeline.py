@@ -29,15 +29,15 @@ def test_read_ahead_keeps_order_and_is_bounded():
 
 
 def test_read_ahead_overlaps_with_its_consumer():
+    made = [threading.Event() for _ in range(5)]
+
     def source():
-        for k in range(5):
-            time.sleep(0.05)
+        for k, event in enumerate(made):
+            event.set()
             yield k
 
-    start = time.perf_counter()
-    for _ in read_ahead(source()):
-        time.sleep(0.05)
-    assert time.perf_counter() - start < 0.48
+    for k in read_ahead(source()):
+        assert all(event.wait(20) for event in made[k + 1 : k + 2])  # made while this one is still in hand
 
 
 def test_read_ahead_raises_what_its_source_raises_after_the_items_before():

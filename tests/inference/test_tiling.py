@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference.rescaling import axis_weights, source_region
-from napari_drososeg.inference.tiling import Grid, align_up, plan_tiles
+from napari_drososeg.inference.tiling import Grid, align_up, global_halo, plan_tiles
 
 SIDES = st.integers(1, 700)
 STRIDES = st.sampled_from([1, 4, 16, 32])
@@ -81,6 +83,23 @@ def test_every_pixel_once_on_two_grids(plan):
             needed, _ = axis_weights(network, image, reach.start, reach.stop)
             assert read.start <= needed.start  # interpolating back needs nothing that was not computed
             assert needed.stop <= read.stop
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+@pytest.mark.parametrize("strides", range(2, 9))
+@pytest.mark.parametrize("network", [500, 650])
+def test_small_tiles_of_networks_with_global_context_have_room(stride, strides, network):
+    tile = strides * stride + stride // 2
+    halo = global_halo(tile, stride)
+    assert halo % stride == 0
+    assert strides * stride > 2 * halo
+    tiles = check(Grid((500, 500), (network, network)), tile, halo, stride, roi=None, blend=True)
+    rows = sorted({(t.read[0].start, t.read[0].stop) for t in tiles})
+    assert all(above[1] - below[0] >= stride for above, below in pairwise(rows))  # they are blended
+
+
+def test_the_halo_of_larger_tiles_is_a_quarter():
+    assert [global_halo(256, stride) for stride in (8, 16, 32)] == [64, 64, 64]
 
 
 @given(plans(rescaled=False) | plans(rescaled=True))

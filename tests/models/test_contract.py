@@ -230,6 +230,9 @@ def test_other_encoders_go_by_name(name: str) -> None:
             create_model(name, 3, encoder=elsewhere)
     with pytest.raises(DrososegError, match="'resnet18'.*width"):
         create_model(name, 3, encoder="resnet18", width=0.5)
+    for refused in ("tu-foo", "tu-vit_tiny_patch16_224", *(["mit_b0"] if name == "linknet" else [])):
+        with pytest.raises(DrososegError, match=rf"cannot be built with encoder={refused} \([^\n]*\)\.$"):
+            create_model(name, 3, encoder=refused)
 
 
 @pytest.mark.parametrize("name", [n for n in THE_ELEVEN if n not in ("transunet", "swin-unet")])

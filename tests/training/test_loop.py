@@ -131,9 +131,34 @@ def test_a_state_of_something_else_is_refused(section: AnnotatedSection, tmp_pat
         Training([section], replace(config, freeze_norms=True), folder=tmp_path)
     with pytest.raises(DrososegError, match="other sections"):
         Training([replace(section, labels=section.labels.T.copy())], config, folder=tmp_path)
+    folded = replace(section, image=section.image.reshape(48, 192), labels=section.labels.reshape(48, 192))
+    with pytest.raises(DrososegError, match="other sections"):  # the same pixels, row after row
+        Training([folded], config, folder=tmp_path)
     (tmp_path / "last.safetensors").write_bytes(b"half a file")
     with pytest.raises(DrososegError, match="cannot be read as the state"):
         Training([section], config, folder=tmp_path)
+
+
+def test_a_score_stands_for_its_own_validation_sections(section: AnnotatedSection, tmp_path: Path) -> None:
+    config = replace(CONFIG, steps=1)
+    events(Training([section], config, validation=[section], folder=tmp_path))
+    other = replace(section, labels=section.labels[::-1, ::-1].copy())
+    for validation in ([other], [section, other], []):
+        with pytest.raises(DrososegError, match="other validation sections: name the same"):
+            Training([section], config, validation=validation, folder=tmp_path)
+    parts, facts = state.load_tensors(tmp_path / state.LAST)
+    del facts["validation"]  # as before it was kept
+    facts["inputs"] = state.digest_inputs([section], shapes=False)
+    state.save_tensors(tmp_path / state.LAST, parts, facts)
+    assert Training([section], config, validation=[other], folder=tmp_path).finished
+
+
+def test_what_a_killed_run_left_is_removed(section: AnnotatedSection, tmp_path: Path) -> None:
+    left = [tmp_path / f".{name}.0123abcd.part" for name in ("last.safetensors", "best.safetensors")]
+    for path in left:
+        path.write_bytes(b"half")
+    Training([section], CONFIG, folder=tmp_path)
+    assert not any(path.exists() for path in left)
 
 
 def test_a_state_that_knows_fewer_settings_goes_on(section: AnnotatedSection, tmp_path: Path) -> None:

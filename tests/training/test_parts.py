@@ -136,6 +136,35 @@ def test_all_problems_are_named_at_once(section: AnnotatedSection) -> None:
         refuse(problems)
 
 
+def test_one_class_is_refused(section: AnnotatedSection) -> None:
+    one = replace(section, labels=np.where(section.labels == 2, 2, 0).astype(np.uint8))
+    (problem,) = find_problems([one], TrainConfig(patch=32), classes=DROSOPHILA_CLASSES)
+    assert problem.startswith(
+        "nothing but cell membrane is labelled: 0 means unlabelled, and the background needs a cl"
+    )
+    assert find_problems([one], TrainConfig(patch=32), fresh=False) == []
+    ones = replace(section, labels=np.ones_like(section.labels))
+    for fresh in (True, False):
+        (problem,) = find_problems([ones], TrainConfig(patch=32, n_classes=1), fresh=fresh)
+        assert problem.startswith("there is nothing to tell class 1 from, the only class: 0 means unlabelled")
+
+
+def test_a_batch_norm_needs_more_than_one_pixel(section: AnnotatedSection) -> None:
+    config = TrainConfig(patch=16, batch=1)
+    (problem,) = find_problems([section], config)
+    assert problem.startswith("a batch of one patch of 16 px is too little for unet: use larger patches than 16 px")
+    assert find_problems([section], replace(config, devices=2, batch=2)) == [problem]
+    for fine in ({"batch": 2}, {"patch": 32}, {"freeze_norms": True}):
+        assert find_problems([section], replace(config, **fine)) == []
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(DrososegError, match="trained on 1 x 'cuda' here .*choose the device auto or cpu"):
+        make_fabric(TrainConfig(accelerator="cuda"))
+
+
 def test_a_training_looks_before_it_starts(section: AnnotatedSection) -> None:
     with pytest.raises(DrososegError, match="label 3, but there are only 2"):
         Training([section], TrainConfig(patch=32, n_classes=2))
@@ -147,7 +176,16 @@ def test_a_training_looks_before_it_starts(section: AnnotatedSection) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"schedule": "cosine"}, {"class_patches": 2.0}, {"encoder_rate": -1.0}, {"patch": -8}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"schedule": "cosine"},
+        {"class_patches": 2.0},
+        {"encoder_rate": -1.0},
+        {"patch": -8},
+        {"seed": -1},
+        {"seed": 2**32},
+    ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(DrososegError):

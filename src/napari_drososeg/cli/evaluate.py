@@ -33,6 +33,9 @@ def evaluate(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Network whose class table names the labels.")
     ] = None,
+    classes: Annotated[
+        Path | None, typer.Option(help="JSON list of the classes of the labels, as for drososeg train.")
+    ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the scores of every section to this CSV file.")] = None,
     error_map: Annotated[
         Path | None,
@@ -53,32 +56,34 @@ def evaluate(
     from napari_drososeg.io import read_labels
 
     said, right = read_labels(labels), read_labels(truth)
-    classes = class_table(model, said.classes or right.classes)
+    table = class_table(model, classes, said.classes or right.classes)
     pairs = checked_pairs(said, right, parse_pairs(sections, said.shape[0], right.shape[0]))
     if error_map is not None:
         evaluation.check_error_maps(error_map, len(pairs))
     # Found once here, so that the error map does not read all the truth again to find out.
     known = truth_format
     if known == "auto":
-        known = evaluation.detect_truth_format(right, classes, [z for _, z in pairs])
+        known = evaluation.detect_truth_format(right, table, [z for _, z in pairs])
     with console.Bar(shown=not (quiet or json)) as bar:
         bar.start("comparing", len(pairs))
         result = evaluation.evaluate(
             said,
             right,
-            classes,
+            table,
             pairs=pairs,
             truth_format=known,  # type: ignore[arg-type]  # checked above
             progress=lambda _done, _total: bar.advance(),
         )
     notify = console.notifier(quiet)
+    if known != truth_format and known == "vnc":
+        notify(evaluation.vnc_notice(right.name))
     for notice in result.notices:
         notify(notice)
     if error_map is not None:
         maps = evaluation.error_maps(
             said,
             right,
-            classes,
+            table,
             pairs=pairs,
             truth_format=known,  # type: ignore[arg-type]
         )
@@ -114,8 +119,20 @@ def check_targets(inputs: tuple[Path, ...], csv: Path | None, error_map: Path | 
         raise DrososegError(f"--csv and --error-map would both be written to '{csv}'; choose another name.")
 
 
-def class_table(model: str | None, written: ClassTable | None) -> ClassTable:
-    """Return the class table of a network, or else the one written in a file, or else that of the shipped ones."""
+def class_table(model: str | None, path: Path | None, written: ClassTable | None) -> ClassTable:
+    """Return the class table of a network or a JSON file, or else one written in labels, or that of the shipped ones.
+
+    Raises
+    ------
+    DrososegError
+        If both are given, or what is given cannot be read.
+    """
+    if path is not None:
+        if model is not None:
+            raise DrososegError("--model and --classes both say what the labels mean; give one of them.")
+        from napari_drososeg.cli.train_inputs import read_classes
+
+        return read_classes(path)
     if model is None:
         from napari_drososeg.classes import DROSOPHILA_CLASSES
 

@@ -53,7 +53,11 @@ def train(
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate, or the initial one with plateau.")] = 2e-3,
     schedule: Annotated[str, typer.Option(help="one-cycle, or plateau as in the reference study.")] = "one-cycle",
     loss: Annotated[
-        str, typer.Option(help="Sum of cross-entropy, weighted:W1,W2,..., class-balanced, focal and dice.")
+        str,
+        typer.Option(
+            help="Sum of cross-entropy, weighted:W1,W2,..., class-balanced, dice and focal, or focal:ALPHA,...:gamma=2 "
+            "with an alpha for all classes or one for each."
+        ),
     ] = "cross-entropy",
     augmentation: Annotated[str, typer.Option(help="none, mild, study or strong.")] = "mild",
     class_patches: Annotated[float, typer.Option(help="Fraction of patches centred on classes drawn evenly.")] = 0.0,
@@ -109,19 +113,27 @@ def train(
     check_pixel_size(pixel_size)
 
     from napari_drososeg.cli.train_inputs import check, create, read_inputs
-    from napari_drososeg.training import finish
+    from napari_drososeg.training import Diverged, finish
 
     inputs = read_inputs(images, labels, classes, start, chosen, held_out, pixel_size)
     config, whole = check(inputs, options, loss, augmentation)
-    if overwrite:
-        clear(run_folder)
-    training = create(inputs, config, run_folder, whole=whole)
+    training = create(inputs, config, None if overwrite else run_folder, whole=whole)
     notify = console.notifier(quiet or not training.is_main)
     for notice in inputs.notices:
         notify(notice)
     notify(introduction(inputs, training))
+    failure = None
     with console.working():
-        follow(training, validate_every, json=json and training.is_main, quiet=quiet or not training.is_main)
+        if overwrite:  # only now: whatever cannot work has been found by now, and has cost nothing
+            if training.is_main:
+                clear(run_folder)
+            training.folder = run_folder
+        try:
+            follow(training, validate_every, json=json and training.is_main, quiet=quiet or not training.is_main)
+        except Diverged as error:
+            if not training.best.weights:
+                raise
+            failure = error
         if not training.is_main:
             return
         path = finish(
@@ -135,6 +147,12 @@ def train(
             data=inputs.describe(),
             parent=inputs.parent,
         )
+        if failure is not None:
+            raise Diverged(
+                f"The loss is no longer finite at step {training.step}: '{path}' is the network of step "
+                f"{training.best.facts['step']}, the best so far (mean IoU {training.best.facts['mean_iou']:.4f}); for "
+                f"a better one use a --learning-rate below {learning_rate:g}, with --overwrite or another -o."
+            ) from failure
         places = [path, *([put_into_zoo(path, target)] if install else [])]
     report(places, json=json, quiet=quiet)
 
@@ -146,6 +164,7 @@ PRECISIONS = {"auto": "auto", "f32": "32-true", "bf16": "bf16-mixed", "f16": "16
 
 def check_target(output: Path, name: str | None, *, install: bool) -> str:
     """Return the name of the network; refuse what cannot be written or named so."""
+    from napari_drososeg.io import atomic
     from napari_drososeg.zoo import SUFFIX, read_registry, user_folder
 
     if output.suffix != SUFFIX:
@@ -161,6 +180,8 @@ def check_target(output: Path, name: str | None, *, install: bool) -> str:
         place = user_folder() / f"{target}{SUFFIX}"
         if place.exists() and place.resolve() != output.resolve():
             raise DrososegError(f"'{place}' exists; choose another --name, or delete it.")
+        atomic.check_writable(place)
+    atomic.check_writable(output)
     return target
 
 
@@ -183,6 +204,7 @@ def clear(folder: Path) -> None:
 
     for name in RUN_FILES:
         atomic.remove(folder / name)
+        atomic.remove_leftovers(folder / name)
 
 
 def parse_arguments(texts: list[str]) -> dict[str, Any]:

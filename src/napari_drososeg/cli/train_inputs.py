@@ -15,7 +15,7 @@ from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
 from napari_drososeg.data.augmentation import Augmentation
 from napari_drososeg.data.sections import AnnotatedSection, read_sections
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.evaluation import detect_truth_format
+from napari_drososeg.evaluation import detect_truth_format, vnc_notice
 from napari_drososeg.io import Stack, read_labels, read_stack
 from napari_drososeg.losses import LossConfig
 from napari_drososeg.samples import ATTRIBUTION, map_vnc_labels
@@ -115,8 +115,10 @@ def read_inputs(
     source = {"data": stack.name, "sections": describe_sections(training)}
     if held_out:
         source["validation"] = describe_sections(held_out)
-    notices = (*stack.notices, *truth.notices)
-    return Inputs(read, scored, (*problems, *more), table, size, card, vnc, source, notices)
+    notices = [*stack.notices, *truth.notices]
+    if vnc:
+        notices.append(f"{vnc_notice(truth.name)} That data's licence goes onto the network.")
+    return Inputs(read, scored, (*problems, *more), table, size, card, vnc, source, tuple(notices))
 
 
 def check(inputs: Inputs, options: dict[str, Any], loss: str, augmentation: str) -> tuple[TrainConfig, bool]:
@@ -148,7 +150,7 @@ def check(inputs: Inputs, options: dict[str, Any], loss: str, augmentation: str)
     return config, whole
 
 
-def create(inputs: Inputs, config: TrainConfig, folder: Path, *, whole: bool) -> Training:
+def create(inputs: Inputs, config: TrainConfig, folder: Path | None, *, whole: bool) -> Training:
     """Set up what was checked."""
     weights = None
     if inputs.card is not None:

@@ -89,10 +89,13 @@ def read_sections(
     problems: list[str] = []
     for z in numbers:
         name = section_name(images, z)
+        if z >= images.n_sections:
+            problems.append(f"there is no section {z}: '{images.name}' has {images.n_sections}")
+            continue
         try:
             sections.append(annotated_section(images.read(z), labels(z), name))
         except IndexError:
-            problems.append(f"there is no section {z}: '{images.name}' has {images.n_sections}")
+            problems.append(f"{name} has no labels: name sections that have both")
         except DrososegError as error:
             text = str(error).rstrip(".")
             problems.append(text if name in text else f"{name}: {text}")

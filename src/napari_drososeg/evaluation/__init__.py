@@ -27,6 +27,7 @@ from napari_drososeg.evaluation.truth import (
     detect_truth_format,
     strips,
     truth_reader,
+    vnc_notice,
 )
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "table_rows",
     "to_grey",
     "truth_reader",
+    "vnc_notice",
     "write_csv",
     "write_error_maps",
 ]

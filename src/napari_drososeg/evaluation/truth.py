@@ -19,6 +19,10 @@ TruthFormat = Literal["auto", "classes", "vnc"]
 VNC_VALUES = frozenset({0, 32, 64, 96, 128, 159, 191, 223, 255})
 """Label values of the public Drosophila VNC data set before they are mapped to three classes."""
 
+_MITOCHONDRIA = 191
+_ODD_EIGHTHS = frozenset({32, 96, 159, 223})
+_FEWEST_VALUES = 4  # each labelled section of the data set holds all nine
+
 STRIP_PIXELS = 1 << 22
 """Sections are read in strips of about this many pixels, so that huge ones need little memory."""
 
@@ -45,7 +49,8 @@ def detect_truth_format(truth: Stack, classes: ClassTable, sections: Sequence[in
     Returns
     -------
     {"classes", "vnc"}
-        "vnc" only where values outside the class table occur and every value is one of `VNC_VALUES`.
+        "vnc" only where values outside the class table occur, every value is one of `VNC_VALUES`, and there are so
+        many, mitochondria among them, that it is no mask of a few grey values from 0 to 255.
 
     Raises
     ------
@@ -59,11 +64,22 @@ def detect_truth_format(truth: Stack, classes: ClassTable, sections: Sequence[in
     beyond = sorted(v for v in values if not 0 <= v <= len(classes))
     if not beyond:
         return "classes"
-    if values <= VNC_VALUES:
+    # masks of two to five classes are often stretched to 255: their values are quarters of it, never odd eighths
+    many = len(values) >= _FEWEST_VALUES and _MITOCHONDRIA in values and values & _ODD_EIGHTHS
+    if many and values <= VNC_VALUES:
         return "vnc"
     raise DrososegError(
         f"The truth '{truth.name}' contains the value {beyond[0]}, which is not in the class table (0 to "
-        f"{len(classes)}), and not all values are those of the public VNC data set."
+        f"{len(classes)}), and its values are not clearly those of the public VNC data set: number the classes from 1, "
+        f"or use --truth-format vnc if they are."
+    )
+
+
+def vnc_notice(name: str) -> str:
+    """Return what users are told of labels that are taken for the raw ones of the public VNC data set."""
+    return (
+        f"'{name}' contains the raw label values of the public VNC data set; they are mapped to "
+        f"{', '.join(DROSOPHILA_CLASSES.names)}."
     )
 
 

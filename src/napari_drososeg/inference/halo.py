@@ -11,7 +11,7 @@ import numpy as np
 from napari_drososeg.data.normalisation import Statistics
 from napari_drososeg.inference.config import PredictConfig
 from napari_drososeg.inference.predict import Predictor
-from napari_drososeg.inference.tiling import align_up
+from napari_drososeg.inference.tiling import align_up, global_halo
 from napari_drososeg.io import Stack
 
 SAME_LABELS = 0.9995
@@ -52,7 +52,7 @@ def measure_halo(
     spec = predictor.spec
     longest = align_up(max(stack.shape[1:]), spec.stride)
     if spec.global_context:
-        return align_up((spec.tile or tile) // 4, spec.stride)
+        return global_halo(spec.tile or tile, spec.stride)
     limit = align_up(spec.receptive_field, spec.stride)
 
     def labels(halo: int, edge: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:

@@ -135,6 +135,15 @@ def align_up(n: int, stride: int) -> int:
     return -(-n // stride) * stride
 
 
+def global_halo(tile: int, stride: int) -> int:
+    """Return the halo in px for tiles of a network with global context, which none makes exact.
+
+    It is a quarter of a tile in whole strides. Small tiles have less, so that they can write at least a stride, and
+    have something left to interpolate from where images are rescaled.
+    """
+    return max(0, min(align_up(tile // 4, stride), align_down((align_down(tile, stride) - stride - 1) // 2, stride)))
+
+
 def resampling_margin(image: int, network: int) -> int:
     """Return the network px needed beside a written region to interpolate its border (0 where grids agree)."""
     return 0 if image == network else math.ceil(max(1.0, network / image)) + 1
@@ -231,10 +240,14 @@ def check_region(shape: tuple[int, int], roi: Region | None) -> Region:
 def _axis(image: int, network: int, span: slice, *, tile: int, halo: int, stride: int, blend: bool) -> list[_Window]:
     """Cut one axis; `image` and `network` are its lengths on the two grids, `span` is on the image's."""
     ratio = image / network
-    context = align_up(halo + resampling_margin(image, network), stride)
+    needed = halo + resampling_margin(image, network)
+    context = align_up(needed, stride)
     edge = align_down(tile, stride)
     if blend:  # neighbours share 2 * context px
         context = max(context, align_up(int(edge * BLEND_OVERLAP / 2), stride))
+        # small tiles have no room for whole strides on each side: they share fewer
+        room = align_down(edge - stride, 2 * stride if stride % 2 else stride) // 2
+        context = room if needed <= room < context else context
     end = align_up(network, stride)
     first = align_down(max(0, math.floor(span.start / ratio) - context), stride)
     last = min(end, align_up(math.ceil(span.stop / ratio) + context, stride))

@@ -22,7 +22,11 @@ def temporary_sibling(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DrososegError(f"The folder {path.parent} cannot be made: {error.strerror}.") from error
-    return path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
+    return path.parent / _temporary_name(path)
+
+
+def _temporary_name(path: Path) -> str:
+    return f".{path.name}.{secrets.token_hex(4)}.part"
 
 
 def sync(path: Path) -> None:
@@ -79,6 +83,25 @@ def remove_leftovers(path: Path) -> None:
             left = sibling.name.removeprefix(f".{path.name}.").removesuffix(".part")
             if sibling.name == f".{path.name}.{left}.part" and len(left) == 8 and set(left) <= set("0123456789abcdef"):
                 remove(sibling)
+
+
+def check_writable(path: Path) -> None:
+    """Try whether a file can be written, before any time is spent on what is to be in it.
+
+    Where its folder is not there yet, the nearest one that is must take a file.
+
+    Raises
+    ------
+    DrososegError
+        If it cannot; nothing is left behind.
+    """
+    try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        trial = folder / _temporary_name(path)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise DrososegError(f"Cannot write '{path}': {error.strerror or error}; choose another place.") from error
 
 
 def write_bytes(path: Path, content: bytes) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,8 @@ class Architecture:
     sizes: str = "any"
     variant_of: str | None = None
 
+
+_WIDTHS = ("width", "decoder_width")
 
 _FCN_REFERENCE = "Long, Shelhamer, Darrell: Fully convolutional networks. CVPR 2015, arXiv 1411.4038"
 
@@ -234,7 +237,7 @@ def create_model(architecture: str, n_classes: int, **arguments: Any) -> torch.n
     Raises
     ------
     DrososegError
-        If there is no such architecture, or it does not take these arguments.
+        If there is no such architecture, it does not take these arguments, or it cannot be built with them.
     """
     from napari_drososeg.models.padding import Padded
 
@@ -246,5 +249,16 @@ def create_model(architecture: str, n_classes: int, **arguments: Any) -> torch.n
     unknown = [name for name in arguments if name not in taken]
     if unknown:
         raise DrososegError(f"{entry.title} does not take {', '.join(unknown)}. It takes: {', '.join(taken)}.")
-    network: torch.nn.Module = factory(n_classes, **arguments)
+    for name, value in arguments.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name in _WIDTHS and value is not None and not (number and 0 < value < math.inf):
+            raise DrososegError(f"The {name} of {entry.title} cannot be {value}; use a number above 0, such as 0.5.")
+    try:
+        network: torch.nn.Module = factory(n_classes, **arguments)
+    except DrososegError:
+        raise
+    except Exception as error:  # of smp, timm and torch, of many kinds
+        given = ", ".join(f"{name}={value}" for name, value in arguments.items())
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise DrososegError(f"{entry.title} cannot be built with {given or 'its defaults'} ({reason}).") from error
     return Padded(network, entry.stride)

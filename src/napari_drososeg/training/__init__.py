@@ -10,8 +10,10 @@ from napari_drososeg.training.network import preferred_precision
 from napari_drososeg.training.preflight import find_problems, refuse
 from napari_drososeg.training.schedules import one_cycle
 from napari_drososeg.training.sharing import finish, inherit_licence
+from napari_drososeg.training.state import Diverged
 
 __all__ = [
+    "Diverged",
     "Plateau",
     "TrainConfig",
     "TrainEvent",

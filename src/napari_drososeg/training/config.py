@@ -14,6 +14,9 @@ from napari_drososeg.metrics import Scores
 
 SCHEDULES = ("one-cycle", "plateau")
 
+LARGEST_SEED = 2**32 - 1
+"""What steps and processes are multiplied with must fit into 63 bits."""
+
 _WHERE = ("accelerator", "devices", "nodes", "strategy")
 """Fields that say where a training runs. They change no batch, so a run may be resumed elsewhere."""
 
@@ -133,6 +136,8 @@ class TrainConfig:
         for name in ("warm_up", "average", "class_patches"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DrososegError(f"The {name.replace('_', ' ')} cannot be {getattr(self, name)}; use 0 to 1.")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise DrososegError(f"The seed cannot be {self.seed}; use 0 to {LARGEST_SEED}.")
 
     def to_json(self) -> str:
         """Return the configuration as a JSON text."""

@@ -15,6 +15,7 @@ from napari_drososeg.data.patches import Batch, PatchSampler
 from napari_drososeg.data.prefetch import Prefetch, threads_for
 from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.io import atomic
 from napari_drososeg.losses import Loss, distillation
 from napari_drososeg.models import find_architecture
 from napari_drososeg.training import network, state
@@ -116,9 +117,16 @@ class Training:
         self.model, self.optimiser = self.fabric.setup(model, optimiser)
         self.average = MovingAverage(self.model.module, config.average)
         self.best = state.BestWeights()
-        self._inputs = state.digest_inputs(sections, start if transfer is None else transfer)
+        weights = start if transfer is None else transfer
+        self._inputs = {
+            "inputs": state.digest_inputs(sections, weights),
+            "validation": state.digest_inputs(validation),
+        }
+        if folder is not None and self.is_main:
+            for name in (state.LAST, state.BEST):
+                atomic.remove_leftovers(folder / name)  # of a run that was killed while it saved
         if folder is not None and resumes:
-            self._load_state(folder)
+            self._load_state(folder, weights)
 
     @property
     def is_main(self) -> bool:
@@ -147,8 +155,8 @@ class Training:
         Raises
         ------
         DrososegError
-            If the loss is no longer finite, or the disk is full; the folder still holds the last good state and the
-            best weights.
+            If the disk is full or, as `Diverged`, the loss is no longer finite; the folder still holds the last good
+            state and the best weights.
         """
         losses: list[Tensor] = []
         begin = time.perf_counter() - self.seconds
@@ -209,7 +217,7 @@ class Training:
             raise self._diverged()
         return loss
 
-    def _diverged(self) -> DrososegError:
+    def _diverged(self) -> state.Diverged:
         return state.diverged(self.step, self.config.learning_rate, self.folder)
 
     def _note(self, event: TrainEvent) -> None:
@@ -268,7 +276,7 @@ class Training:
             "step": self.step,
             "seconds": self.seconds,
             "recipe": self.config.recipe(),
-            "inputs": self._inputs,
+            **self._inputs,
             "schedule": self.schedule.state(),
             "best": self.best.facts,
             "curve": self.curve,
@@ -276,7 +284,7 @@ class Training:
         }
         state.save_tensors(self.folder / state.LAST, parts, facts)
 
-    def _load_state(self, folder: Path) -> None:
+    def _load_state(self, folder: Path, weights: Mapping[str, Tensor] | None) -> None:
         path = folder / state.LAST
         parts, facts = state.load_tensors(path)
         # Older states do not say it: they had no norms frozen, and changed all patches.
@@ -284,8 +292,15 @@ class Training:
         kept["augmentation"] = {"resampled": 1.0, **kept.get("augmentation", {})}
         if kept != self.config.recipe():
             raise DrososegError(f"'{path}' is the state of a run with other settings: use another folder.")
-        if facts.get("inputs") != self._inputs:
+        known = self._inputs
+        if "validation" not in facts:  # older
+            known = {"inputs": state.digest_inputs(self.sections, weights, shapes=False)}
+        if facts.get("inputs") != known["inputs"]:
             raise DrososegError(f"'{path}' is the state of a run on other sections: use another folder.")
+        if facts.get("validation") != known.get("validation"):  # its best score would stand for these
+            raise DrososegError(
+                f"'{path}' is the state of a run with other validation sections: name the same, or use another folder."
+            )
         self.model.module.load_state_dict(parts["model"])
         state.restore_optimiser(self.optimiser, parts.get("optimiser", {}))
         self.schedule.restore(facts["schedule"])

@@ -37,15 +37,28 @@ def preferred_precision(accelerator: str = "auto") -> str:
 
 
 def fabric(config: TrainConfig) -> Fabric:
-    """Return what knows devices and precision; with several devices, it starts the other processes."""
+    """Return what knows devices and precision; with several devices, it starts the other processes.
+
+    Raises
+    ------
+    DrososegError
+        If these devices, or as many, are not to be had here.
+    """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each choice we made on stderr
-    made = Fabric(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.nodes,
-        strategy=config.strategy,
-        precision=preferred_precision(config.accelerator) if config.precision == "auto" else config.precision,
-    )
+    try:
+        made = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            strategy=config.strategy,
+            precision=preferred_precision(config.accelerator) if config.precision == "auto" else config.precision,
+        )
+    except Exception as error:  # of many kinds
+        reason = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        raise DrososegError(
+            f"Nothing can be trained on {config.devices} x '{config.accelerator}' here ({reason}): choose the device "
+            "auto or cpu, or fewer devices."
+        ) from error
     if config.devices * config.nodes > 1:
         made.launch()
     if made.device.type == "cuda":

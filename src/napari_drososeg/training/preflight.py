@@ -9,6 +9,7 @@ import numpy as np
 from napari_drososeg.classes import ClassTable
 from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.models import find_architecture
 from napari_drososeg.training.config import TrainConfig
 
 
@@ -62,11 +63,17 @@ def find_problems(
         if (largest := int(section.labels.max(initial=0))) > n:
             problems.append(f"{name} contains the label {largest}, but there are only {n} classes")
     counts = class_counts(sections, n)
+    names = classes.names if classes is not None else [f"class {value}" for value in range(1, n + 1)]
+    background = "0 means unlabelled, and the background needs a class of its own"
+    if n == 1:
+        problems.append(f"there is nothing to tell {names[0]} from, the only class: {background}")
     if not any(counts):
         if not (config.distillation and any(s.teacher is not None for s in sections)):
             problems.append("nothing is labelled in any of the sections: annotate some pixels")
+    elif fresh and n > 1 and sum(count > 0 for count in counts) == 1:
+        only = next(name for name, count in zip(names, counts, strict=True) if count)
+        problems.append(f"nothing but {only} is labelled: {background}")
     elif fresh:
-        names = classes.names if classes is not None else [f"class {value}" for value in range(1, n + 1)]
         for value, (name, count) in enumerate(zip(names, counts, strict=True), start=1):
             if not count:
                 problems.append(f"no pixel is labelled {name} ({value}): annotate some, or leave the class out")
@@ -77,6 +84,13 @@ def find_problems(
     if config.batch % (config.devices * config.nodes):
         shares = config.devices * config.nodes
         problems.append(f"a batch of {config.batch} patches cannot be split among {shares} devices: use a multiple")
+    elif config.batch == config.devices * config.nodes and not config.freeze_norms:
+        stride = find_architecture(config.architecture).stride
+        if config.patch <= stride:  # one pixel is left at its deepest: a batch norm cannot tell its spread
+            problems.append(
+                f"a batch of one patch of {config.patch} px is too little for {config.architecture}: use larger "
+                f"patches than {stride} px, or more of them"
+            )
     return problems
 
 

@@ -19,7 +19,7 @@ from napari_drososeg.data.normalisation import Normalisation, Statistics
 from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.inference.config import PredictConfig
 from napari_drososeg.inference.halo import measure_halo
-from napari_drososeg.inference.tiling import align_up
+from napari_drososeg.inference.tiling import align_up, global_halo
 from napari_drososeg.io import as_stack, atomic
 from napari_drososeg.models import find_architecture
 from napari_drososeg.training.loop import Training
@@ -103,7 +103,8 @@ def finish(
         training={**(data or {}), **describe(training)},
         metrics=dict(metrics) if metrics is not None else scores(training, classes, best=best),
         parent=parent,
-        tile=config.patch if architecture.global_context else 0,
+        # tiles advance by whole strides, so that one alone could not overlap the next
+        tile=max(config.patch, 2 * architecture.stride) if architecture.global_context else 0,
     )
     weights, target = training.weights(best=best), Path(path).absolute()
     if halo is None:
@@ -148,12 +149,12 @@ def scores(training: Training, classes: ClassTable, *, best: bool = True) -> dic
 
 
 def find_halo(checkpoint: Path, spec: NetworkSpec, sections: Sequence[AnnotatedSection]) -> int:
-    """Return the default halo of a network in px: measured where it sees a limited context, a quarter tile otherwise.
+    """Return the default halo of a network in px: measured where its context is limited, else see `global_halo`.
 
     Tiles are a quarter of the sections or smaller; where that leaves no room, the halo covers the receptive field.
     """
     if spec.global_context:
-        return align_up(spec.tile // 4, spec.stride)
+        return global_halo(spec.tile, spec.stride)
     shape, _ = Counter(s.image.shape for s in sections).most_common(1)[0]
     tile = min(HALO_TILE, min(shape) // 2) // spec.stride * spec.stride
     if tile < 4 * spec.stride:

@@ -21,15 +21,35 @@ BEST = "best.safetensors"
 LOG = "log.csv"
 
 
-def digest_inputs(sections: Sequence[AnnotatedSection], start: Mapping[str, Tensor] | None) -> str:
-    """Return a SHA-256 of what is trained on and from."""
+class Diverged(DrososegError):
+    """A training whose loss or weights are no longer finite."""
+
+
+def digest_inputs(
+    sections: Sequence[AnnotatedSection], start: Mapping[str, Tensor] | None = None, *, shapes: bool = True
+) -> str:
+    """Return a SHA-256 of what is trained on and from.
+
+    Parameters
+    ----------
+    sections : sequence of AnnotatedSection
+        Their images, labels and teachers count, not their names.
+    start : mapping of str to Tensor, optional
+        Weights.
+    shapes : bool
+        Whether it counts which array ends where, as it does not in states of before 2026-11-26.
+    """
     digest = hashlib.sha256()
     for section in sections:
         for array in (section.image, section.labels, section.teacher):
+            if shapes:
+                digest.update(b"none;" if array is None else f"{array.dtype.str}{array.shape};".encode())
             if array is not None:
                 digest.update(array.tobytes())
     for name, value in (start or {}).items():
         digest.update(name.encode())
+        if shapes:
+            digest.update(f";{value.dtype}{tuple(value.shape)};".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -133,11 +153,11 @@ class BestWeights:
             self.weights = load_tensors(folder / BEST)[0]["averaged"]
 
 
-def diverged(step: int, learning_rate: float, folder: Path | None) -> DrososegError:
+def diverged(step: int, learning_rate: float, folder: Path | None) -> Diverged:
     """Return the error of a training whose loss or weights are no longer finite."""
     kept = "nothing was kept, since there is no folder"
     if folder is not None:
         kept = f"the last good state and the best weights are in '{folder}'"
-    return DrososegError(
+    return Diverged(
         f"The loss is no longer finite at step {step}: lower the learning rate ({learning_rate:g}); {kept}."
     )
