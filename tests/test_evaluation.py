@@ -152,7 +152,7 @@ class TestTruthFormat:
     )
     def test_anything_else_is_refused_rather_than_guessed(self, values: list[int]) -> None:
         stack = as_stack(np.array([[values]], dtype=np.uint8))
-        with pytest.raises(DrososegError, match="not all values are those"):
+        with pytest.raises(DrososegError, match="not clearly those"):
             detect_truth_format(stack, DROSOPHILA_CLASSES, [0])
 
     def test_only_the_sections_that_matter_count(self) -> None:

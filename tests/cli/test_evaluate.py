@@ -146,7 +146,7 @@ def test_raw_public_values(drososeg: Run, tmp_path: Path) -> None:
     result = drososeg(*run)
     said = json.loads(result.stdout)
     assert said["truth_format"] == "vnc"
-    assert "'raw' holds the raw label values of the public VNC data set; they are mapped" in result.stderr
+    assert "'raw' contains the raw label values of the public VNC data set; they are mapped" in result.stderr
     assert drososeg(*run, "--truth-format", "vnc").stderr == ""  # was said
     assert said["pooled"]["iou"] == pytest.approx([1 / 2, 1 / 2, 1])
     assert "Value 32 in the truth" in drososeg(*run, "--truth-format", "classes", code=2).stderr

@@ -222,7 +222,7 @@ def test_a_damaged_file_is_named(drososeg: Run, stack_folder: Path, labels_file:
         (("--argument", "width=0"), "The width of U-Net cannot be 0"),
         (("--argument", "width=abc"), "cannot be abc; use a number above 0"),
         (("--argument", "decoder_width=-1"), "The decoder_width of U-Net cannot be -1"),
-        (("--seed", "-1"), "-1 is not in the range"),
+        (("--seed", "-1"), "should be greater than or equal to 0"),
         (("--patch", "16", "--batch", "1"), "A batch of one patch of 16 px is too little for unet"),
         (("--architecture", "vnet"), "Unknown architecture 'vnet'"),
         (("--loss", "mse"), "Unknown loss 'mse'"),
@@ -255,7 +255,7 @@ def test_the_public_stack_is_known(drososeg: Run, vnc: Path, tmp_path: Path) -> 
     raw, labels = vnc / "stack1" / "raw", vnc / "stack1" / "labels"
     options = ("--sections", "0-1", "--steps", 1)
     said = drososeg("train", raw, labels, "-o", output, *SMALL, *options).stderr
-    assert "'labels' holds the raw label values of the public VNC data set; they are mapped" in said
+    assert "'labels' contains the raw label values of the public VNC data set; they are mapped" in said
     spec = load_spec(output)
     assert spec.licence == "CC-BY-NC-SA-3.0"
     assert spec.pixel_size == 4.6
@@ -268,7 +268,7 @@ def test_a_mask_up_to_255_is_not_the_public_stack(drososeg: Run, stack_file: Pat
     mask = np.where(tifffile.imread(stack_file) > 128, 255, 0).astype(np.uint8)
     tifffile.imwrite(tmp_path / "mask.tif", mask, photometric="minisblack")
     run = ("train", stack_file, tmp_path / "mask.tif", "-o", tmp_path / "x.safetensors", *SMALL)
-    assert "holds the label 255, but there are only 3 classes" in drososeg(*run, code=2).stderr
+    assert "contains the label 255, but there are only 3 classes" in drososeg(*run, code=2).stderr
 
 
 def test_reading_options() -> None:

@@ -226,7 +226,7 @@ def test_other_encoders_go_by_name(name: str) -> None:
     with pytest.raises(DrososegError, match="'resnet35'.*resnet34"):
         create_model(name, 3, encoder="resnet35")
     for elsewhere in ("tu-hf-hub:owner/name", "tu-local-dir:/tmp/name"):  # which timm would fetch or read
-        with pytest.raises(DrososegError, match="There is no encoder"):
+        with pytest.raises(DrososegError, match="Unknown encoder"):
             create_model(name, 3, encoder=elsewhere)
     with pytest.raises(DrososegError, match="'resnet18'.*width"):
         create_model(name, 3, encoder="resnet18", width=0.5)

@@ -97,7 +97,7 @@ def unwritable(folder: Path) -> str | None:
     try:
         there = _existing(folder)
         if not there.is_dir():
-            return f"'{there}' is a file, and so no folder can be in it"
+            return f"'{there}' is a file and cannot contain a folder"
         # Permissions do not tell all: of /proc, or of shares whose server knows better.
         with tempfile.TemporaryFile(dir=there):
             return None
