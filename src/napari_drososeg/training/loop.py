@@ -117,16 +117,15 @@ class Training:
         self.model, self.optimiser = self.fabric.setup(model, optimiser)
         self.average = MovingAverage(self.model.module, config.average)
         self.best = state.BestWeights()
-        weights = start if transfer is None else transfer
         self._inputs = {
-            "inputs": state.digest_inputs(sections, weights),
+            "inputs": state.digest_inputs(sections, start if transfer is None else transfer),
             "validation": state.digest_inputs(validation),
         }
         if folder is not None and self.is_main:
             for name in (state.LAST, state.BEST):
                 atomic.remove_leftovers(folder / name)  # of a run that was killed while it saved
         if folder is not None and resumes:
-            self._load_state(folder, weights)
+            self._load_state(folder)
 
     @property
     def is_main(self) -> bool:
@@ -284,20 +283,14 @@ class Training:
         }
         state.save_tensors(self.folder / state.LAST, parts, facts)
 
-    def _load_state(self, folder: Path, weights: Mapping[str, Tensor] | None) -> None:
+    def _load_state(self, folder: Path) -> None:
         path = folder / state.LAST
         parts, facts = state.load_tensors(path)
-        # Older states do not say it: they had no norms frozen, and changed all patches.
-        kept: dict[str, Any] = {"freeze_norms": False, **facts.get("recipe", {})}
-        kept["augmentation"] = {"resampled": 1.0, **kept.get("augmentation", {})}
-        if kept != self.config.recipe():
+        if facts.get("recipe") != self.config.recipe():
             raise DrososegError(f"'{path}' is the state of a run with other settings: use another folder.")
-        known = self._inputs
-        if "validation" not in facts:  # older
-            known = {"inputs": state.digest_inputs(self.sections, weights, shapes=False)}
-        if facts.get("inputs") != known["inputs"]:
+        if facts.get("inputs") != self._inputs["inputs"]:
             raise DrososegError(f"'{path}' is the state of a run on other sections: use another folder.")
-        if facts.get("validation") != known.get("validation"):  # its best score would stand for these
+        if facts.get("validation") != self._inputs["validation"]:  # its best score would stand for these
             raise DrososegError(
                 f"'{path}' is the state of a run with other validation sections: name the same, or use another folder."
             )

@@ -25,9 +25,7 @@ class Diverged(DrososegError):
     """A training whose loss or weights are no longer finite."""
 
 
-def digest_inputs(
-    sections: Sequence[AnnotatedSection], start: Mapping[str, Tensor] | None = None, *, shapes: bool = True
-) -> str:
+def digest_inputs(sections: Sequence[AnnotatedSection], start: Mapping[str, Tensor] | None = None) -> str:
     """Return a SHA-256 of what is trained on and from.
 
     Parameters
@@ -36,20 +34,15 @@ def digest_inputs(
         Their images, labels and teachers count, not their names.
     start : mapping of str to Tensor, optional
         Weights.
-    shapes : bool
-        Whether it counts which array ends where, as it does not in states of before 2026-11-26.
     """
     digest = hashlib.sha256()
     for section in sections:
         for array in (section.image, section.labels, section.teacher):
-            if shapes:
-                digest.update(b"none;" if array is None else f"{array.dtype.str}{array.shape};".encode())
+            digest.update(b"none;" if array is None else f"{array.dtype.str}{array.shape};".encode())
             if array is not None:
                 digest.update(array.tobytes())
     for name, value in (start or {}).items():
-        digest.update(name.encode())
-        if shapes:
-            digest.update(f";{value.dtype}{tuple(value.shape)};".encode())
+        digest.update(f"{name};{value.dtype}{tuple(value.shape)};".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
