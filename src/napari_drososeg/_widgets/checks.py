@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
-from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
 
 from napari_drososeg._widgets.job import Scope
+from napari_drososeg.inference.config import cuda_driver
 from napari_drososeg.inference.rescaling import RESCALE_AT_MOST
-
-
-@lru_cache(maxsize=1)
-def cuda_driver() -> bool:
-    """Whether a graphics card that torch calls cuda may be here, without loading torch (which takes seconds)."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return Path("/opt/rocm").exists()
-    return True
 
 
 def device_problem(device: str) -> str | None:

@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from napari_drososeg._widgets.job import Job
     from napari_drososeg.checkpoint import NetworkSpec
     from napari_drososeg.classes import ClassTable
-    from napari_drososeg.io import Stack
-
-VoxelSize = tuple[float | None, float | None, float | None]
+    from napari_drososeg.io import Stack, VoxelSize
 
 
 def shape_of(layer: Image | Labels) -> tuple[int, int, int]:

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_drososeg._widgets.work import Work
 from napari_drososeg._widgets.worker import Control, State, be_polite, handing_over
 
@@ -26,15 +24,13 @@ def _look(
 ) -> Iterator[Suggestion]:
     from napari_drososeg.inference import Predictor
     from napari_drososeg.workspace import open_workspace
-    from napari_drososeg.workspace.suggest import SECTIONS, suggest
+    from napari_drososeg.workspace.suggest import spread, suggest
 
     be_polite()
     # a workspace of its own: the one of the widget changes while this thread reads
     with handing_over(control), open_workspace(folder, write=False) as workspace:
         predictor = Predictor(str(card.path or card.name), config, cancelled=control.stop.is_set)
-        n = stack.n_sections
-        spread = {int(z) for z in np.linspace(0, n - 1, min(n, SECTIONS)).round()} | {first}
-        for z in sorted(spread, key=lambda z: abs(z - first)):
+        for z in sorted({*spread(stack.n_sections), first}, key=lambda z: abs(z - first)):
             if control.stop.is_set():
                 return
             yield from suggest(workspace, stack, predictor, sections=[z])

@@ -27,7 +27,7 @@ import numpy as np
 from napari_drososeg.batch.plan import Part
 from napari_drososeg.batch.tasks import Progress, Receipt, Setup, count_labels, load, open_input, statistics_from
 from napari_drososeg.inference import Predictor, Result
-from napari_drososeg.inference.tiling import Region, align_up, resampling_margin
+from napari_drososeg.inference.tiling import align_up, overlap, resampling_margin
 from napari_drososeg.io import Stack
 from napari_drososeg.io.zarr_volume import Index, LabelsVolume
 
@@ -119,7 +119,7 @@ class BlockTask:
         stack = open_input(self.source, self.fingerprint)
         zs, ys, xs = self.volume.region(0, self.index)
         labels = np.zeros((zs.stop - zs.start, ys.stop - ys.start, xs.stop - xs.start), np.uint8)
-        roi = _shared((ys, xs), self.part.roi)
+        roi = (ys, xs) if self.part.roi is None else overlap((ys, xs), self.part.roi)
         sections = [z for z in range(zs.start, zs.stop) if self.part.sections is None or z in self.part.sections]
         counts = {z: [0] * (len(predictor.spec.classes) + 1) for z in sections if roi is not None}
         if roi is not None and sections:
@@ -169,11 +169,3 @@ class LevelTask:
         written = self.volume.write(self.level, self.index, self.volume.half(self.level, self.index))
         yield Progress(1, 1)
         return Receipt(asdict(written), time.monotonic() - started)
-
-
-def _shared(a: Region, b: Region | None) -> Region | None:
-    """Return what two regions share, None for nothing."""
-    if b is None:
-        return a
-    ys, xs = (slice(max(i.start, j.start), min(i.stop, j.stop)) for i, j in zip(a, b, strict=True))
-    return None if ys.start >= ys.stop or xs.start >= xs.stop else (ys, xs)

@@ -19,11 +19,11 @@ from napari_drososeg.evaluation import detect_truth_format, vnc_notice
 from napari_drososeg.io import Stack, read_labels, read_stack
 from napari_drososeg.losses import LossConfig
 from napari_drososeg.samples import ATTRIBUTION, map_vnc_labels
+from napari_drososeg.samples.vnc import VOXEL_SIZE as VNC_VOXEL_SIZE
 from napari_drososeg.training import TrainConfig, Training, find_problems, inherit_licence, refuse
 from napari_drososeg.zoo import NetworkCard, find_card
 
 VNC_LICENCE = "CC-BY-NC-SA-3.0"
-VNC_PIXEL_SIZE = 4.6
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def read_inputs(
     table = read_classes(classes) if classes else truth.classes or (spec.classes if spec else DROSOPHILA_CLASSES)
     training, held_out = split(sections, validation, stack, truth)
     reader, vnc = label_reader(truth, table, [*training, *held_out])
-    size = pixel_size or stack.pixel_size or (VNC_PIXEL_SIZE if vnc else None)
+    size = pixel_size or stack.pixel_size or (VNC_VOXEL_SIZE[2] if vnc else None)
     if size is None:
         raise DrososegError(f"The pixel size of '{stack.name}' is not known: give it in nm with --pixel-size.")
     read, problems = read_sections(stack, reader, training)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_drososeg.inference.tiling import Region, Tile
+from napari_drososeg.inference.tiling import Region, Tile, overlap
 
 
 def ramp(length: int, before: int, after: int) -> NDArray[np.float32]:
@@ -45,11 +45,6 @@ def tile_weights(tile: Tile) -> NDArray[np.float32]:
     """Return the weights (h, w) of a tile over its `reach`."""
     y, x = (ramp(s.stop - s.start, before, after) for s, (before, after) in zip(tile.reach, tile.ramps, strict=True))
     return y[:, None] * x[None, :]
-
-
-def _overlap(a: Region, b: Region) -> Region | None:
-    ys, xs = (slice(max(i.start, j.start), min(i.stop, j.stop)) for i, j in zip(a, b, strict=True))
-    return None if ys.start >= ys.stop or xs.start >= xs.stop else (ys, xs)
 
 
 def _reached(tiles: Sequence[Tile]) -> Iterator[NDArray[np.intp]]:
@@ -119,7 +114,7 @@ class Blender:
         weights = tile_weights(tile)
         finished = []
         for target in self._targets[tile]:
-            shared = _overlap(tile.reach, target.write)
+            shared = overlap(tile.reach, target.write)
             assert shared is not None  # or it would not be a target
             here, there = _within(shared, tile.reach), _within(shared, target.write)
             early, missing = self._early.setdefault(target, {}), self._missing[target]

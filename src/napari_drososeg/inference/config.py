@@ -104,6 +104,16 @@ def has_openvino() -> bool:
 
 
 @lru_cache(maxsize=1)
+def cuda_driver() -> bool:
+    """Whether a graphics card that torch calls cuda may be here, without loading torch (which takes seconds)."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return Path("/opt/rocm").exists()  # AMD devices are called cuda by torch as well
+    return True
+
+
+@lru_cache(maxsize=1)
 def accelerators() -> tuple[str, ...]:
     """Return the accelerators torch can use here, best first, such as ``("cuda:0", "cuda:1")``.
 
@@ -114,11 +124,8 @@ def accelerators() -> tuple[str, ...]:
         import torch
 
         return ("mps",) if torch.backends.mps.is_available() else ()
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        if not Path("/opt/rocm").exists():  # AMD devices are called cuda by torch as well
-            return ()
+    if not cuda_driver():
+        return ()
     import torch
 
     return tuple(f"cuda:{k}" for k in range(torch.cuda.device_count())) if torch.cuda.is_available() else ()

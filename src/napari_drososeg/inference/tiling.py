@@ -215,6 +215,12 @@ def _cut(tile: Tile, region: Region) -> Tile:
     return replace(tile, write=write, reach=write if tile.reach == tile.write else tile.reach)
 
 
+def overlap(a: Region, b: Region) -> Region | None:
+    """Return what two regions share, None for nothing."""
+    ys, xs = (slice(max(i.start, j.start), min(i.stop, j.stop)) for i, j in zip(a, b, strict=True))
+    return None if ys.start >= ys.stop or xs.start >= xs.stop else (ys, xs)
+
+
 def check_region(shape: tuple[int, int], roi: Region | None) -> Region:
     """Return `roi` with explicit bounds.
 

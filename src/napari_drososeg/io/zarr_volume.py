@@ -166,7 +166,7 @@ class LabelsVolume:
             content = path.read_bytes()
             atomic.sync(path)
             for folder in path.parents[:3]:  # the names on the way to it have to be on the disk as well
-                _sync_folder(folder)
+                atomic.sync_folder(folder)
         except OSError as error:
             raise DrososegError(f"{self.path} cannot be written: {error.strerror or error}.") from error
         return WrittenBlock(checksum(labels), checksum(content), len(content))
@@ -220,13 +220,3 @@ def block_shape(shape: tuple[int, int, int], wanted: tuple[int, int, int] | None
 def _whole_chunks(length: int) -> int:
     """Round a length up to a multiple of `CHUNK`, unless it is shorter than one."""
     return length if length <= CHUNK else -(-length // CHUNK) * CHUNK
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

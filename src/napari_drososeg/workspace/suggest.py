@@ -81,7 +81,7 @@ def suggest(
         One for each section. Sort them by `score`; close the generator to stop.
     """
     n = stack.n_sections
-    chosen = list(sections) if sections is not None else _spread(n, SECTIONS)
+    chosen = list(sections) if sections is not None else spread(n)
     for z in chosen:
         doubt = _doubt(stack, z, predictor, other)
         doubt *= _unknown(workspace, z)
@@ -92,7 +92,8 @@ def suggest(
         yield Suggestion(z, ys, xs, round(float(doubt[row, column]), 4))
 
 
-def _spread(n: int, most: int) -> list[int]:
+def spread(n: int, most: int = SECTIONS) -> list[int]:
+    """Return at most so many of `n` sections, evenly spaced, with the first and the last."""
     return [int(z) for z in np.unique(np.linspace(0, n - 1, min(n, most)).round())]
 
 
