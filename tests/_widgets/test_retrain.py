@@ -436,9 +436,9 @@ def test_labels_from_elsewhere_stay_chosen(open_retrain: Any, qtbot: Any, stack:
     foreign.name = "by somebody's hand"  # after which the layers are read anew
     assert widget.labels.value is foreign
     assert widget.foreign.visible
-    widget.take_labels_over(right=False)
+    widget.copy_labels(right=False)
     assert widget.target is not None
-    qtbot.waitUntil(lambda: not widget.taking.busy, timeout=5000)
+    qtbot.waitUntil(lambda: not widget.copier.busy, timeout=5000)
 
 
 def test_what_came_of_another_image_names_it(open_retrain: Any, stack: np.ndarray) -> None:
@@ -573,7 +573,7 @@ def test_labels_from_elsewhere_and_own_classes(open_retrain: Any, qtbot: Any, fi
     assert "Copy these labels" in widget.problem.value
     click(qtbot, widget.right_button)
     assert "being copied" in widget.problems()["labels"]
-    qtbot.waitUntil(lambda: not widget.taking.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not widget.copier.busy, timeout=20_000)
     assert notification_manager.records[-1].message.startswith("800 pixels have a label that is not a class (1 cyto")
     target = widget.target
     qtbot.waitUntil(lambda: widget.run_button.enabled, timeout=20_000)
@@ -583,7 +583,7 @@ def test_labels_from_elsewhere_and_own_classes(open_retrain: Any, qtbot: Any, fi
     assert widget.annotation.overview.trains[1:4].tolist() == [1, 100, 0]
     widget.labels.value = foreign
     click(qtbot, widget.wrong_button)
-    qtbot.waitUntil(lambda: not widget.taking.busy, timeout=20_000)
+    qtbot.waitUntil(lambda: not widget.copier.busy, timeout=20_000)
     assert widget.target is not target
     widget.annotation.flush()
     assert widget.annotation.overview.trains[1:4].tolist() == [1, 100, 0]  # a prediction is no annotation

@@ -106,7 +106,7 @@ class RetrainWidget(RoundActions):
             self.finder.forget()
             self.drawer.cancel()
             self.repainter.runner.forget_message()
-            self.taking.forget_message()
+            self.copier.forget_message()
         super()._image_changed()
 
     def _start_picked(self) -> None:
@@ -150,7 +150,7 @@ class RetrainWidget(RoundActions):
         self.show_reading()
         self.new_button.enabled = annotation is not None
         self.begin.visible = annotation is not None and self.labels.value is None
-        self.foreign.visible, self.foreign.enabled = foreign, not self.taking.busy
+        self.foreign.visible, self.foreign.enabled = foreign, not self.copier.busy
         self.show_annotation()
         self.show_rounds()
         self.show_efforts()
@@ -206,23 +206,23 @@ class RetrainWidget(RoundActions):
             )
 
     def _show_progress(self) -> None:
-        training, runner, taking = self.training, self.repainter.runner, self.taking
-        busy = training.busy or self.repainter.busy or taking.busy
-        shown = training.state if training.busy else taking if taking.busy else runner
+        training, runner, copier = self.training, self.repainter.runner, self.copier
+        busy = training.busy or self.repainter.busy or copier.busy
+        shown = training.state if training.busy else copier if copier.busy else runner
         self.progress.visible = busy
         show_fraction(self.progress, shown.fraction)
         if training.busy:
             stopping = "Stopping: " if training.stage is Stage.STOPPING else ""
             self.status.value = "\n".join((f"{stopping}{training.state.words}", *training.state.notices))
-        elif taking.busy:
-            self.status.value = taking.message
+        elif copier.busy:
+            self.status.value = copier.message
         elif self.repainter.busy:
             left = runner.seconds_left
             rest = f", {duration(left)} left" if left is not None else ""
             self.status.value = f"{self.outcome}\nPredicting{rest} …".strip()
         else:
             failed = runner.message if runner.message.startswith("Failed") else ""
-            ended = taking.message if not taking.message.startswith("Done") else ""
+            ended = copier.message if not copier.message.startswith("Done") else ""
             self.status.value = "\n".join(line for line in (self.outcome, failed, ended) if line)
         self.status.visible = bool(self.status.value)
 

@@ -11,10 +11,10 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QLineEdit, Q
 
 from napari_drososeg._widgets import files
 from napari_drososeg._widgets.annotating import ImageAnnotation
+from napari_drososeg._widgets.copying import LabelsCopier
 from napari_drososeg._widgets.layers import Target
 from napari_drososeg._widgets.regions import LASSO, RECTANGLE, Polygon, RegionDrawer
 from napari_drososeg._widgets.retrain_choice import RetrainChoice
-from napari_drososeg._widgets.taking_over import TakingOver
 from napari_drososeg._widgets.workspace_folder import FOLDER_KEY
 from napari_drososeg.classes import ClassTable, SegmentationClass
 from napari_drososeg.errors import DrososegError
@@ -34,16 +34,16 @@ class Reviewing(RetrainChoice):
     def __init__(self, viewer: napari.Viewer, parent: QWidget | None = None) -> None:
         super().__init__(viewer, parent)
         self.drawer = RegionDrawer(viewer, self)
-        self.taking = TakingOver(viewer, self)
+        self.copier = LabelsCopier(viewer, self)
 
     def connect_reviewing(self) -> None:
         """Connect the controls."""
         self.new_button.clicked.connect(lambda: self._popup(self.new_menu(), self.new_button))
         self.region_button.clicked.connect(self._region_pressed)
         self.empty_button.clicked.connect(lambda: self.new_labels())
-        self.right_button.clicked.connect(lambda: self.take_labels_over(right=True))
-        self.wrong_button.clicked.connect(lambda: self.take_labels_over(right=False))
-        self.taking.changed.connect(self._look_later)
+        self.right_button.clicked.connect(lambda: self.copy_labels(right=True))
+        self.wrong_button.clicked.connect(lambda: self.copy_labels(right=False))
+        self.copier.changed.connect(self._look_later)
         self.folder_button.clicked.connect(self._ask_folder)
         self.reviewed.changed.connect(self._reviewed_clicked)
         self.strip.chosen.connect(self.go_to)
@@ -127,7 +127,7 @@ class Reviewing(RetrainChoice):
             except DrososegError as error:
                 files.say_failure(error)
 
-    def take_labels_over(self, *, right: bool) -> Target | None:
+    def copy_labels(self, *, right: bool) -> Target | None:
         """Begin to copy the chosen labels layer, which is not ours, into one of ours, and choose that.
 
         Parameters
@@ -136,21 +136,21 @@ class Reviewing(RetrainChoice):
             Whether its labels count as annotated; else they are a prediction to be corrected.
         """
         annotation, layer = self.annotation, self.labels.value
-        if annotation is None or layer is None or self.taking.busy:
+        if annotation is None or layer is None or self.copier.busy:
             return None
         classes = classes_of(layer) or annotation.classes
         if annotation.workspace is None:
             annotation.use_classes(classes)
         target = self.targets.add(annotation.image, "", "annotation" if right else layer.name, classes)
         alive = lambda: self.annotations.get(annotation.image) is annotation  # noqa: E731
-        self.taking.start(layer, annotation, target, right=right, alive=alive)
+        self.copier.start(layer, annotation, target, right=right, alive=alive)
         self._choose(target)
         return target
 
     def problems(self) -> dict[str, str]:
         """See `RetrainChoice.problems`."""
         found = super().problems()
-        if self.taking.busy:
+        if self.copier.busy:
             found["labels"] = "Labels are being copied; cancel this in the activity dock at the bottom."
         return found
 

@@ -65,7 +65,7 @@ class RoundActions(Reviewing):
 
     def stop_rounds(self) -> None:
         """Stop what goes on, for good."""
-        for work in (self.taking, self.repainter, self.comparer, self.finder):
+        for work in (self.copier, self.repainter, self.comparer, self.finder):
             work.close()
 
     def show_rounds(self) -> None:

@@ -1,4 +1,4 @@
-"""Tests of taking over a labels layer that is not ours."""
+"""Tests of copying a labels layer that is not ours."""
 
 import threading
 from typing import Any
@@ -23,11 +23,11 @@ class Slow:
 
 
 def begin(widget: Any, data: Any) -> Any:
-    """Take over labels by hand as to be corrected; returns their layer."""
+    """Copy labels by hand as to be corrected; returns their layer."""
     foreign = widget.viewer.add_labels(np.zeros(data.shape, np.uint8), name="by hand")
     widget.labels.value = foreign
     foreign._data = data  # napari itself would read it all
-    widget.take_labels_over(right=False)
+    widget.copy_labels(right=False)
     return foreign
 
 
@@ -37,18 +37,18 @@ def test_the_viewer_goes_on_meanwhile_and_a_cancelled_one_keeps_what_is_there(
     widget = open_retrain(data=stack)
     slow = Slow(np.full(stack.shape, 2, np.uint8))
     foreign = begin(widget, slow)
-    taking, target = widget.taking, widget.target
+    copier, target = widget.copier, widget.target
     qtbot.waitUntil(lambda: bool((target.layer.data[0] == 2).all()), timeout=20_000)
-    assert taking.busy
+    assert copier.busy
     assert threading.get_ident() not in slow.threads
     assert not target.layer.data[1].any()
     assert not widget.run_button.enabled
-    assert widget.take_labels_over(right=True) is None  # one at a time
-    taking.cancel()
+    assert widget.copy_labels(right=True) is None  # one at a time
+    copier.cancel()
     slow.gate.set()
-    qtbot.waitUntil(lambda: not taking.busy, timeout=20_000)
-    assert taking.message == f"Cancelled: {100 // stack.shape[0]} % of by hand were copied."
-    qtbot.waitUntil(lambda: taking.message in widget.status.value, timeout=5000)
+    qtbot.waitUntil(lambda: not copier.busy, timeout=20_000)
+    assert copier.message == f"Cancelled: {100 // stack.shape[0]} % of by hand were copied."
+    qtbot.waitUntil(lambda: copier.message in widget.status.value, timeout=5000)
     assert foreign.visible
 
 
@@ -60,8 +60,8 @@ def test_what_cannot_be_read_fails_once_and_says_so(open_retrain: Any, qtbot: An
     widget = open_retrain(data=stack)
     before = len(notification_manager.records)
     begin(widget, Broken(np.zeros(stack.shape, np.uint8)))
-    qtbot.waitUntil(lambda: not widget.taking.busy, timeout=20_000)
-    assert widget.taking.message == "Failed: the disk has gone"
+    qtbot.waitUntil(lambda: not widget.copier.busy, timeout=20_000)
+    assert widget.copier.message == "Failed: the disk has gone"
     assert [r.message for r in notification_manager.records[before:]] == ["the disk has gone"]
 
 
@@ -73,5 +73,5 @@ def test_it_stops_when_our_layer_is_removed(open_retrain: Any, qtbot: Any, stack
     qtbot.waitUntil(lambda: bool((target.layer.data[0] == 2).all()), timeout=20_000)
     widget.viewer.layers.remove(target.layer)
     slow.gate.set()
-    qtbot.waitUntil(lambda: not widget.taking.busy, timeout=20_000)
-    assert widget.taking.message.startswith("Stopped: ")
+    qtbot.waitUntil(lambda: not widget.copier.busy, timeout=20_000)
+    assert widget.copier.message.startswith("Stopped: ")

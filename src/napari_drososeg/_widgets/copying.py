@@ -58,7 +58,7 @@ def read_parts(data: Any, shape: tuple[int, ...], n_classes: int, control: Contr
                 yield Part(z, part, known, left_out)
 
 
-class TakingOver(Work):
+class LabelsCopier(Work):
     """Copies one labels layer at a time into one of ours."""
 
     def start(
