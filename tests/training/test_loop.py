@@ -16,7 +16,7 @@ from napari_drososeg.data.augmentation import PRESETS
 from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.losses import LossConfig
-from napari_drososeg.training import Plateau, TrainConfig, TrainEvent, Training, state
+from napari_drososeg.training import Plateau, TrainConfig, TrainEvent, Training
 from napari_drososeg.training.validation import validate
 
 CONFIG = TrainConfig(
@@ -154,17 +154,6 @@ def test_what_a_killed_run_left_is_removed(section: AnnotatedSection, tmp_path: 
         path.write_bytes(b"half")
     Training([section], CONFIG, folder=tmp_path)
     assert not any(path.exists() for path in left)
-
-
-def test_a_state_that_knows_fewer_settings_goes_on(section: AnnotatedSection, tmp_path: Path) -> None:
-    config = replace(CONFIG, steps=1)
-    events(Training([section], config, folder=tmp_path))
-    parts, facts = state.load_tensors(tmp_path / state.LAST)
-    del facts["recipe"]["freeze_norms"], facts["recipe"]["augmentation"]["resampled"]
-    state.save_tensors(tmp_path / state.LAST, parts, facts)
-    assert Training([section], config, folder=tmp_path).finished
-    with pytest.raises(DrososegError, match="other settings"):
-        Training([section], replace(config, freeze_norms=True), folder=tmp_path)
 
 
 def test_validation_is_the_same_for_sections_alone_and_together(section: AnnotatedSection) -> None:
