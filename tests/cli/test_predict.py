@@ -142,6 +142,7 @@ def test_an_unknown_pixel_size_is_said(drososeg: Run, stack_folder: Path, tmp_pa
     assert "4.6 nm, is assumed" in result.stderr
     json.loads(result.stdout)  # and not in between
     assert drososeg(*run, "-o", tmp_path / "b.tif", "--pixel-size", 4.6).stderr == ""
+    assert drososeg(*run, "-o", tmp_path / "each").stderr.count("is assumed") == 1  # of three files
 
 
 class TestWhatIsThere:

@@ -291,9 +291,7 @@ class Predictor:
         """Return how the pixels of a stack and of the network correspond."""
         size = self.config.pixel_size or stack.pixel_size
         if size is None:
-            self._tell(
-                f"The image does not say its pixel size; the network's own, {self.spec.pixel_size:g} nm, is assumed."
-            )
+            self._tell(f"The pixel size is unknown; the network's own, {self.spec.pixel_size:g} nm, is assumed.")
         return grid_for(stack.shape[1:], size, self.spec.pixel_size, name=stack.name)
 
     def bytes_per_pixel(self) -> float:
