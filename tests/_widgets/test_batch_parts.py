@@ -126,7 +126,8 @@ def test_a_choice_that_cannot_work_is_marked(
 def test_outputs_that_cannot_be_written_are_marked_each_at_its_field(
     widget: Any, qtbot: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_drososeg.batch import overlays, preflight
+    from napari_drososeg.batch import overlays
+    from napari_drososeg.io import atomic
 
     def wrong(field: str, reason: str) -> None:
         assert [name for name in widget.fields if widget.marked(name)] == [field]
@@ -139,14 +140,14 @@ def test_outputs_that_cannot_be_written_are_marked_each_at_its_field(
     # a folder that can be written to in one that cannot: the labels could go there, what lies beside them could not
     output = folder.with_name("in-labels")
     output.mkdir()
-    write = preflight.tempfile.TemporaryFile
+    write = atomic.tempfile.TemporaryFile
 
     def refusing(dir: Path) -> Any:  # noqa: A002
         if dir == folder.parent:
             raise PermissionError(13, "Permission denied")
         return write(dir=dir)
 
-    monkeypatch.setattr(preflight.tempfile, "TemporaryFile", refusing)
+    monkeypatch.setattr(atomic.tempfile, "TemporaryFile", refusing)
     choose(qtbot, widget, overlays=False, probabilities=False)
     wrong("areas", f"Cannot write to '{folder.parent}'; untick this, or choose another output folder.")
     choose(qtbot, widget, areas=False)

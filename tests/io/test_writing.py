@@ -233,7 +233,7 @@ def test_what_lies_among_labels_is_not_deleted_with_them(tmp_path: Path, labels:
         foreign = path / name
         foreign.parent.mkdir(exist_ok=True)
         foreign.write_text("hours of work")
-        with pytest.raises(DrososegError, match=r"(notes|corrections|raw|0.README) is no part of"):
+        with pytest.raises(DrososegError, match=r"(notes|corrections|raw|0.README) is not part of"):
             write_labels(path, labels, format=form)
         assert foreign.read_text() == "hours of work"
         foreign.unlink()

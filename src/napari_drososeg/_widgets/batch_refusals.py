@@ -61,7 +61,7 @@ def output_problems(job: BatchJob, plan: Job, replaced: Sequence[Path]) -> dict[
 
 def _place_problems(job: BatchJob) -> dict[str, str]:
     """Find the folders that nothing can be written to."""
-    from napari_drososeg.batch.preflight import unwritable
+    from napari_drososeg.io.atomic import unwritable
 
     found = {}
     places = {"output": Path(job.output), "areas": job.areas_path and job.areas_path.parent}

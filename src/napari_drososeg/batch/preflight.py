@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_drososeg.batch.tasks import open_input
 from napari_drososeg.inference.memory import free_memory
+from napari_drososeg.io import atomic
 
 if TYPE_CHECKING:
     from napari_drososeg.batch.inspection import Opened
@@ -88,27 +88,7 @@ class Preflight:
 
 def free_space(folder: Path) -> int:
     """Return the free bytes on the disk of a folder that need not exist yet."""
-    return shutil.disk_usage(_existing(folder)).free
-
-
-def unwritable(folder: Path) -> str | None:
-    """Say why nothing can be written to a folder that need not exist yet; None if something can."""
-    there = folder
-    try:
-        there = _existing(folder)
-        if not there.is_dir():
-            return f"'{there}' is a file and cannot contain a folder"
-        # Permissions do not tell all: of /proc, or of shares whose server knows better.
-        with tempfile.TemporaryFile(dir=there):
-            return None
-    except OSError:
-        return f"Cannot write to '{there}'"
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
+    return shutil.disk_usage(atomic.existing(folder)).free
 
 
 def look_ahead(

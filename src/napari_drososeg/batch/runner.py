@@ -15,13 +15,13 @@ from napari_drososeg.batch.manifest import Manifest, manifest_path
 from napari_drososeg.batch.outcomes import Event, Outcome, State, areas_of
 from napari_drososeg.batch.overlays import check_drawable
 from napari_drososeg.batch.plan import Item, Job, Part, guarded
-from napari_drososeg.batch.preflight import Preflight, look_ahead, unwritable
+from napari_drososeg.batch.preflight import Preflight, look_ahead
 from napari_drososeg.batch.tasks import forget
 from napari_drososeg.batch.volume import partial_path
 from napari_drososeg.batch.work import Work
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import PredictConfig, Predictor
-from napari_drososeg.io import Stack, read_stack
+from napari_drososeg.io import Stack, atomic, read_stack
 from napari_drososeg.zoo import NetworkCard
 
 
@@ -93,7 +93,7 @@ class BatchConfig:
         if self.block is not None and job.format != "ome-zarr":
             raise DrososegError("--block needs a .zarr output; other formats are written whole.")
         for folder in dict.fromkeys(path.parent for path in self.places(job)):
-            if reason := unwritable(folder):
+            if reason := atomic.unwritable(folder):
                 raise DrososegError(f"{reason}; choose another output.")
 
     def places(self, job: Job) -> Iterator[Path]:

@@ -88,7 +88,7 @@ def check_folder(folder: Path) -> None:
     DrososegError
         Naming the folder or the file.
     """
-    from napari_drososeg.batch.preflight import unwritable
+    from napari_drososeg.io.atomic import unwritable
 
     names = ("image.tif", "truth.tif", "labels.tif", "overlay.png")
     taken = next((folder / name for name in names if os.path.lexists(folder / name)), None)

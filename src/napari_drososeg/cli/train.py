@@ -171,7 +171,7 @@ def check_target(output: Path, name: str | None, *, install: bool) -> str:
         raise DrososegError(f"'{output}' must end in {SUFFIX}, as networks do.")
     if output.is_dir():
         raise DrososegError(f"'{output}' is a folder; name a file that ends in {SUFFIX}.")
-    target = name or output.stem
+    target, places = name or output.stem, [output]
     if not target or any(c.isspace() or c in "/\\" for c in target):
         raise DrososegError(f"'{target}' is not a network name: --name takes one word, such as my-unet.")
     if install:
@@ -180,8 +180,10 @@ def check_target(output: Path, name: str | None, *, install: bool) -> str:
         place = user_folder() / f"{target}{SUFFIX}"
         if place.exists() and place.resolve() != output.resolve():
             raise DrososegError(f"'{place}' exists; choose another --name, or delete it.")
-        atomic.check_writable(place)
-    atomic.check_writable(output)
+        places.append(place)
+    for path in places:
+        if reason := atomic.unwritable(path.parent):
+            raise DrososegError(f"Cannot write '{path}': {reason}; choose another place.")
     return target
 
 

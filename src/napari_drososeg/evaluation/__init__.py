@@ -22,7 +22,6 @@ from napari_drososeg.evaluation.drawing import (
 )
 from napari_drososeg.evaluation.tables import table_rows, write_csv
 from napari_drososeg.evaluation.truth import (
-    VNC_VALUES,
     TruthFormat,
     detect_truth_format,
     strips,
@@ -34,7 +33,6 @@ __all__ = [
     "ERROR_COLOR",
     "OPACITY",
     "UNKNOWN_COLOR",
-    "VNC_VALUES",
     "ClassAreas",
     "Evaluation",
     "SectionEvaluation",

@@ -10,16 +10,13 @@ from numpy.typing import NDArray
 
 from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.samples.vnc import MITOCHONDRIA, VNC_VALUES
 
 if TYPE_CHECKING:
     from napari_drososeg.io import Stack
 
 TruthFormat = Literal["auto", "classes", "vnc"]
 
-VNC_VALUES = frozenset({0, 32, 64, 96, 128, 159, 191, 223, 255})
-"""Label values of the public Drosophila VNC data set before they are mapped to three classes."""
-
-_MITOCHONDRIA = 191
 _ODD_EIGHTHS = frozenset({32, 96, 159, 223})
 _FEWEST_VALUES = 4  # each labelled section of the data set holds all nine
 
@@ -65,7 +62,7 @@ def detect_truth_format(truth: Stack, classes: ClassTable, sections: Sequence[in
     if not beyond:
         return "classes"
     # masks of two to five classes are often stretched to 255: their values are quarters of it, never odd eighths
-    many = len(values) >= _FEWEST_VALUES and _MITOCHONDRIA in values and values & _ODD_EIGHTHS
+    many = len(values) >= _FEWEST_VALUES and values & set(MITOCHONDRIA) and values & _ODD_EIGHTHS
     if many and values <= VNC_VALUES:
         return "vnc"
     raise DrososegError(

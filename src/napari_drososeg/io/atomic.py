@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import tempfile
 from pathlib import Path
 
 from napari_drososeg.errors import DrososegError
@@ -22,11 +23,7 @@ def temporary_sibling(path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DrososegError(f"The folder {path.parent} cannot be made: {error.strerror}.") from error
-    return path.parent / _temporary_name(path)
-
-
-def _temporary_name(path: Path) -> str:
-    return f".{path.name}.{secrets.token_hex(4)}.part"
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
 
 
 def sync(path: Path) -> None:
@@ -91,23 +88,25 @@ def remove_leftovers(path: Path) -> None:
                 remove(sibling)
 
 
-def check_writable(path: Path) -> None:
-    """Try whether a file can be written, before any time is spent on what is to be in it.
+def existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that is there."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
 
-    Where its folder is not there yet, the nearest one that is must take a file.
 
-    Raises
-    ------
-    DrososegError
-        If it cannot; nothing is left behind.
-    """
+def unwritable(folder: Path) -> str | None:
+    """Say why nothing can be written to a folder that need not exist yet; None if something can."""
+    there = folder
     try:
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        trial = folder / _temporary_name(path)
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise DrososegError(f"Cannot write '{path}': {error.strerror or error}; choose another place.") from error
+        there = existing(folder)
+        if not there.is_dir():
+            return f"'{there}' is a file and cannot contain a folder"
+        # Permissions do not tell all: of /proc, or of shares whose server knows better.
+        with tempfile.TemporaryFile(dir=there):
+            return None
+    except OSError:
+        return f"Cannot write to '{there}'"
 
 
 def write_bytes(path: Path, content: bytes) -> Path:

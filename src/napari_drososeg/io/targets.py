@@ -105,7 +105,7 @@ def check_replaceable(target: Path, chosen: Format) -> None:
         raise DrososegError(f"{target} exists and contains something other than labels: choose another name.")
     if (foreign := next(_not_ours(target), None)) is not None:
         raise DrososegError(
-            f"{foreign} is no part of the labels in {target} and would be deleted with them: move it elsewhere, or "
+            f"{foreign} is not part of the labels in {target} and would be deleted with them: move it elsewhere, or "
             "choose another name."
         )
 

@@ -35,14 +35,16 @@ VOXEL_SIZE: VoxelSize = (50.0, 4.6, 4.6)
 BASE_URL = "https://raw.githubusercontent.com/unidesigner/groundtruth-drosophila-vnc/master/"
 ATTRIBUTION = "Gerhard et al. 2013, doi 10.6084/m9.figshare.856713, CC BY-NC-SA 3.0"
 
-_CYTOPLASM = (159, 255)  # glia and extracellular space, intracellular
-_MEMBRANE = (0, 32, 64, 96, 128, 223)  # four directions, junctions, synapses
-_MITOCHONDRIA = (191,)
+CYTOPLASM = (159, 255)  # glia and extracellular space, intracellular
+MEMBRANE = (0, 32, 64, 96, 128, 223)  # four directions, junctions, synapses
+MITOCHONDRIA = (191,)
+VNC_VALUES = frozenset((*CYTOPLASM, *MEMBRANE, *MITOCHONDRIA))
+"""Label values of the data set before they are mapped to three classes."""
 
 
 def _class_table() -> NDArray[np.uint8]:
     table = np.full(256, UNLABELLED, np.uint8)
-    for value, originals in enumerate((_CYTOPLASM, _MEMBRANE, _MITOCHONDRIA), start=1):
+    for value, originals in enumerate((CYTOPLASM, MEMBRANE, MITOCHONDRIA), start=1):
         table[list(originals)] = value
     return table
 
