@@ -35,7 +35,6 @@ from inference import DATA, ROOT, machine
 from napari_drososeg.checkpoint import load_spec, sha256
 from napari_drososeg.classes import DROSOPHILA_CLASSES
 from napari_drososeg.inference.config import cpu_has_bf16
-from napari_drososeg.inference.quantisation import has_nncf
 from napari_drososeg.zoo import find_network
 from study_report import report, write_figure
 
@@ -118,6 +117,8 @@ def leak_free(
 
 def speed(checkpoints: dict[str, Path], data: Path, turns: int) -> dict[str, Any]:
     """Time every network on one 256 x 256 px image, from grey values to labels; all take turns."""
+    from napari_drososeg.inference.quantisation import has_nncf  # with OpenVINO, which the other parts do without
+
     images, _ = load(data, SECTIONS[:1])
     image, calibration = np.ascontiguousarray(images[0, :TILE, :TILE]), images
     ways: dict[str, dict[str, Any]] = {"torch": {"kind": "torch"}}
