@@ -11,6 +11,7 @@ that is slow for a while is slow for all; the best of several turns counts. Prin
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -205,14 +206,17 @@ def pipeline(
 
 def machine() -> dict[str, str]:
     """Say what it ran on."""
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         cpu = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         cpu = platform.processor()
-    packages = {name: version(name) for name in ("torch", "openvino", "monai", "nncf", "numpy")}
+    packages = {}
+    for name in ("torch", "openvino", "monai", "nncf", "numpy"):
+        with contextlib.suppress(PackageNotFoundError):  # some benchmarks do without some of them
+            packages[name] = version(name)
     return {"processor": cpu, "cores": str(os.cpu_count()), "python": platform.python_version(), **packages}
 
 

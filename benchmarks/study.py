@@ -8,8 +8,7 @@
 the mean of eight flips and turns (``drososeg predict --orientations 8``). ``speed`` times the networks on images of
 256 x 256 px, the shipped ones where there is no development run: the weights do not matter. ``protocol`` trains by the
 study's own protocol, with its random split of tiles, which leaks. Each part is kept in ``docs/benchmark.json`` when it
-is run: scores by network, speeds by what the processor computes in. ``docs/benchmark.md`` is made from it. The figure
-is drawn when all networks of the table are at hand.
+is run: scores by network, speeds by what the processor computes in. ``docs/benchmark.md`` is made from it.
 """
 
 from __future__ import annotations
@@ -161,6 +160,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     )
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--figure", action="store_true", help="draw the errors of the networks that leak-free scores")
     parser.add_argument("--turns", type=int, default=7, help="of the speed measurement")
     parser.add_argument("--epochs", type=int, default=300, help="at most, of the study's protocol")
     parser.add_argument("--minutes", type=float, default=math.inf, help="at most, for each network of the protocol")
@@ -181,7 +181,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         known = before.get("rows", {}) | new
         part["rows"] = {name: known[name] for name in NETWORKS if name in known}
         part |= {"figure": before.get("figure", []), "drawn": before.get("drawn")}
-        if predictions and predictions.keys() == part["rows"].keys():
+        if options.figure:
             images, truth = load(options.data, SECTIONS)
             write_figure(
                 options.out.with_suffix(".png"), images[0], truth[0], {n: p[0] for n, p in predictions.items()}
@@ -207,6 +207,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             name: {} if options.full_width else load_spec(checkpoints.get(name) or find_network(name)).arguments
             for name in options.networks
         }
+        if torch.cuda.is_available():
+            stamp["machine"]["processor"] = torch.cuda.get_device_name()
         rows = result.get("protocol", {}).get("rows", {})
         sections = load(options.data, range(16))
         for name, arguments_of_network in sizes.items():
@@ -215,7 +217,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             rows[name] = train_and_score(
                 name, arguments_of_network, sections, folder, options.epochs, options.minutes
             ) | {"data_sha256": data_hash(*sections), "measured": stamp}
-            result["protocol"] = {"rows": rows}
+            result["protocol"] = {"rows": {n: rows[n] for n in NETWORKS if n in rows}}
             options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     options.out.with_suffix(".md").write_text(report(result), encoding="utf-8")

@@ -13,6 +13,12 @@ before on the same sections, is half of the way (an FPN is the cheapest to begin
     python scripts/train_zoo.py runs fpn --development --steps 1400
     python scripts/train_zoo.py runs unet --from runs/fpn-00-11/fpn.safetensors --steps 1000 --final-steps 250
 
+The second stack of the data set has no labels. With `--teachers`, networks of earlier development runs label it for the
+training of another (self-training): more tissue is seen, and no label of the scored sections is.
+
+    python scripts/train_zoo.py runs transunet --from runs/unet-00-11/unet.safetensors \
+        --teachers runs/unet-00-11/unet.safetensors runs/fpn-00-11/fpn.safetensors
+
 Interrupted, the same command goes on from the last validation. What is done is not done again.
 """
 
@@ -20,10 +26,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -36,11 +46,12 @@ from napari_drososeg.classes import DROSOPHILA_CLASSES
 from napari_drososeg.data.augmentation import Augmentation
 from napari_drososeg.data.sections import AnnotatedSection, annotated_section
 from napari_drososeg.evaluation import evaluate
-from napari_drososeg.inference import PredictConfig, predict
-from napari_drososeg.io import as_stack, atomic
+from napari_drososeg.inference import PredictConfig, Predictor, predict
+from napari_drososeg.io import as_stack, atomic, read_stack
 from napari_drososeg.losses import LossConfig
 from napari_drososeg.models import ARCHITECTURES, create_model
 from napari_drososeg.samples import drosophila_vnc
+from napari_drososeg.samples.vnc import VOXEL_SIZE, find_vnc
 from napari_drososeg.training import TrainConfig, Training
 from napari_drososeg.training.sharing import finish
 from napari_drososeg.zoo import REGISTRY, read_registry
@@ -88,6 +99,8 @@ class Recipe:
         Checkpoint from which the development run takes the weights that fit.
     augmentation : Augmentation
         Of the patches.
+    teachers : tuple of Path
+        Checkpoints whose mean probabilities are what is learnt on the second, unlabelled stack.
     """
 
     arguments: dict[str, Any]
@@ -97,23 +110,28 @@ class Recipe:
     patch: int = 256
     source: Path | None = None
     augmentation: Augmentation = AUGMENTATION
+    teachers: tuple[Path, ...] = ()
 
 
 RECIPES = {
-    "unet": Recipe({"width": 0.5, "decoder_width": 0.25}, 2400, 2e-3, 600),
-    "fcn8": Recipe({"width": 0.5, "fc_channels": 256, "fc_kernel": 3, "batch_norm": True}, 2000, 1.5e-3, 500),
-    "fpn": Recipe({"width": 0.5, "decoder_width": 0.25}, 2000, 1.5e-3, 500),
-    "linknet": Recipe({"width": 0.5}, 2000, 2e-3, 500),
-    "deeplabv3plus": Recipe({"width": 0.5, "decoder_width": 0.25}, 2000, 1.5e-3, 500),
-    "r2unet": Recipe({"width": 0.5, "decoder_width": 0.25}, 1600, 1.5e-3, 400),
-    "attention-unet": Recipe({"width": 0.5, "decoder_width": 0.25}, 2000, 2e-3, 500),
-    "pspnet": Recipe({"width": 0.5, "decoder_width": 0.1875}, 2000, 1.5e-3, 500),
-    "segnet": Recipe({"width": 0.375}, 2400, 2e-3, 600),
+    "unet": Recipe({"width": 0.5, "decoder_width": 0.25}, 3750, 2e-3, 850),
+    "fcn8": Recipe({"width": 0.5, "fc_channels": 256, "fc_kernel": 3, "batch_norm": True}, 3500, 1.5e-3, 780),
+    "fpn": Recipe({"width": 0.5, "decoder_width": 0.25}, 3300, 1.5e-3, 730),
+    "linknet": Recipe({"width": 0.5}, 3150, 2e-3, 670),
+    "deeplabv3plus": Recipe({"width": 0.5, "decoder_width": 0.25}, 3550, 1.5e-3, 810),
+    "r2unet": Recipe({"width": 0.5, "decoder_width": 0.25}, 2700, 1.5e-3, 630),
+    "attention-unet": Recipe({"width": 0.5, "decoder_width": 0.25}, 2850, 2e-3, 670),
+    "pspnet": Recipe({"width": 0.5, "decoder_width": 0.1875}, 3400, 1.5e-3, 750),
+    "segnet": Recipe({"width": 0.375}, 3000, 2e-3, 640),
     "transunet": Recipe(
-        {"width": 0.5, "decoder_width": 0.5, "layers": [2, 2, 2], "dim": 192, "depth": 3, "heads": 6}, 3000, 1e-3, 600
+        {"width": 0.5, "decoder_width": 0.5, "layers": [2, 2, 2], "dim": 192, "depth": 3, "heads": 6}, 2600, 1e-3, 600
     ),
     "swin-unet": Recipe(
-        {"dim": 48, "depths": [2, 2, 2, 1], "heads": [2, 4, 8, 16], "drop_path": 0.0}, 6000, 1.2e-3, 1000
+        {"dim": 48, "depths": [2, 2, 2, 1], "heads": [2, 4, 8, 16], "drop_path": 0.0},
+        6000,
+        1.2e-3,
+        1000,
+        augmentation=Augmentation(),  # the others' was not tried for as long
     ),
 }
 LOSS = LossConfig.parse("weighted:1,1.3,1.1")
@@ -127,6 +145,29 @@ def load(numbers: Sequence[int]) -> list[AnnotatedSection]:
     """Read sections of the public stack with their labels."""
     stack, truth = drosophila_vnc()
     return [annotated_section(stack.read(z), truth.read(z), f"section {z:02d}") for z in numbers]
+
+
+def taught(teachers: Sequence[Path], cache: Path) -> list[AnnotatedSection]:
+    """Return the sections of the second stack with the mean probabilities of networks, in eight orientations each.
+
+    Self-training: Xie, Luong, Hovy, Le: Self-training with noisy student improves ImageNet classification. CVPR 2020,
+    arXiv 1911.04252; augmentation is the noise, and the labels are soft.
+    """
+    images = replace(read_stack(find_vnc(Path(os.environ["DROSOSEG_DATA"])) / "stack2" / "raw"), voxel_size=VOXEL_SIZE)
+    path = cache / f"teachers-{'-'.join(sha256(teacher)[:8] for teacher in teachers)}.npy"
+    if not path.exists():
+        mean = np.zeros((images.n_sections, len(DROSOPHILA_CLASSES), *images.shape[1:]), np.float16)
+        for teacher in teachers:
+            predictor = Predictor(teacher, PredictConfig(device="cpu", orientations=8))
+            for result in predictor.run(images, predictor.plan(images), outputs={"probabilities"}):
+                mean[result.z, :, *result.slices] += result.probabilities / len(teachers)
+            print(f"{teacher}: has labelled the second stack", flush=True)
+        np.save(path, mean)
+    nothing = np.zeros(images.shape[1:], np.uint8)
+    return [
+        replace(annotated_section(images.read(z), nothing, f"stack 2, section {z:02d}"), teacher=probabilities)
+        for z, probabilities in enumerate(np.load(path))
+    ]
 
 
 def narrowed(source: dict[str, Tensor], model: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -187,6 +228,7 @@ def train(folder: Path, name: str, recipe: Recipe, start: Path | None, *, final:
         average=0.995,
         augmentation=recipe.augmentation,
         loss=LOSS,
+        distillation=1.0 if recipe.teachers else 0.0,
     )
     if final:
         config = replace(config, steps=recipe.final_steps, learning_rate=recipe.learning_rate / 4, seed=1)
@@ -195,8 +237,10 @@ def train(folder: Path, name: str, recipe: Recipe, start: Path | None, *, final:
         weights = load_model(start)[1].state_dict()
         if load_spec(start).architecture != name:
             weights = narrowed(weights, create_model(name, len(DROSOPHILA_CLASSES), **recipe.arguments).state_dict())
+    sections = load(ALL if final else TRAIN)
+    more = taught(recipe.teachers, folder) if recipe.teachers else []
     training = Training(
-        load(ALL if final else TRAIN),
+        [*sections, *(sections if more else ()), *more],  # about as many patches with true labels as without
         config,
         validation=[] if final else load(VALIDATE),
         folder=path.parent,
@@ -205,14 +249,18 @@ def train(folder: Path, name: str, recipe: Recipe, start: Path | None, *, final:
     for event in training.run(event_every=20, validate_every=max(1, config.steps // 8)):
         scores = f"{event.scores.mean_iou:.4f}" if event.scores else ""
         print(path.parent.name, event.step, f"{event.loss:.4f}", f"{event.seconds:.0f} s", scores, flush=True)
-    sections = training.sections
-    made = {
+    made: dict[str, Any] = {
         "data": "larval Drosophila ventral nerve cord, ssTEM",
         "sections": f"{sections[0].name[-2:]}-{sections[-1].name[-2:]}",
         "citation": CITATION,
         "licence": "CC BY-NC-SA 3.0",
         "start": "random" if start is None else described(start, training.transferred),
     }
+    if more:
+        made["unlabelled"] = f"{len(more)} sections of the second stack, with the probabilities of " + " and ".join(
+            f"{load_spec(p).name} {sha256(p)}, trained on sections {load_spec(p).training['sections']}"
+            for p in recipe.teachers
+        )
     return finish(
         path,
         training,
@@ -240,10 +288,40 @@ def score(development: Path) -> dict[str, object]:
     }
 
 
+def measure_speed(checkpoint: Path, turns: int = 3) -> dict[str, object]:
+    """Return the part of the card that says how fast a network is: the median over whole sections, and on what."""
+    stack, _ = drosophila_vnc()
+    predictor = Predictor(checkpoint, PredictConfig(device="cpu"))
+    times = []
+    for _ in range(turns + 1):
+        start = time.perf_counter()
+        for _ in predictor.run(stack, predictor.plan(stack, sections=[0])):
+            pass
+        times.append(time.perf_counter() - start)
+    return {
+        "megapixels_per_second": round(stack.shape[1] * stack.shape[2] / median(times[1:]) / 1e6, 2),  # 0 compiles
+        "measured_on": f"{predictor.description}, {processor()}, {os.cpu_count()} cores",
+    }
+
+
+def processor() -> str:
+    """Return the name of the processor."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
 def ship(path: Path, development: Path) -> None:
-    """Put a checkpoint into the package, with the scores of its development run, and its SHA-256 into the registry."""
+    """Put a checkpoint into the package, and its SHA-256 into the registry.
+
+    Its card gets the scores and the curve of the development run, and the speed.
+    """
     shipped = REGISTRY.parent / path.name
-    spec = replace(load_spec(path), metrics=score(development))
+    spec, made = load_spec(path), load_spec(development).training
+    spec = replace(
+        spec,
+        training=spec.training | {"development": {key: made[key] for key in ("start", "steps", "minutes", "curve")}},
+        metrics=score(development) | measure_speed(path),
+    )
     save_checkpoint(shipped, load_file(path), spec)
     print(f"{shipped}: {spec.metrics}", flush=True)
     rows = read_registry() | {
@@ -278,11 +356,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dest="source",
         help="take the weights that fit; an encoder is narrowed",
     )
+    own.add_argument(
+        "--teachers", type=Path, nargs="+", metavar="CHECKPOINT", help="learn from them on the second, unlabelled stack"
+    )
     parser.add_argument("--ship", action="store_true", help="put the final checkpoints into the package's zoo")
     options = parser.parse_args(arguments)
     if unknown := set(options.networks) - set(RECIPES):
         parser.error(f"no such network: {', '.join(sorted(unknown))}")
-    names = ("steps", "final_steps", "patch", "learning_rate", "source")
+    names = ("steps", "final_steps", "patch", "learning_rate", "source", "teachers")
     own_values = {k: v for k in names if (v := getattr(options, k)) is not None}
     for name in options.networks or RECIPES:
         recipe = replace(RECIPES[name], **own_values)
