@@ -5,10 +5,11 @@
     python benchmarks/study.py --runs runs --parts leak-free speed protocol --epochs 3
 
 ``leak-free`` scores the development runs on sections 13-15, of which they saw nothing; ``orientations`` does so with
-the mean of eight flips and turns (``drososeg predict --orientations 8``). ``speed`` times the networks on images of
-256 x 256 px, the shipped ones where there is no development run: the weights do not matter. ``protocol`` trains by the
-study's own protocol, with its random split of tiles, which leaks. Each part is kept in ``docs/benchmark.json`` when it
-is run: scores by network, speeds by what the processor computes in. ``docs/benchmark.md`` is made from it.
+the mean of eight flips and turns (``drososeg predict --orientations 8``), ``ensemble`` with the mean of all networks.
+``speed`` times the networks on images of 256 x 256 px, the shipped ones where there is no development run: the weights
+do not matter. ``protocol`` trains by the study's own protocol, with its random split of tiles, which leaks. Each part
+is kept in ``docs/benchmark.json`` when it is run: scores by network, speeds by what the processor computes in.
+``docs/benchmark.md`` is made from it.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,9 @@ from napari_drososeg.inference.config import cpu_has_bf16
 from napari_drososeg.zoo import find_network
 from study_report import report, write_figure
 
+if TYPE_CHECKING:
+    from napari_drososeg.inference import Predictor, Result
+
 NETWORKS = (
     "fcn8", "segnet", "unet", "r2unet", "attention-unet", "linknet", "pspnet", "fpn", "deeplabv3plus", "transunet",
     "swin-unet",
@@ -44,6 +48,7 @@ NETWORKS = (
 SECTIONS = range(13, 16)
 ORIENTATIONS = 8
 TILE = 256
+PARTS = ("leak-free", "orientations", "ensemble", "speed", "protocol")
 
 
 def load(data: Path, numbers: Sequence[int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -74,23 +79,32 @@ def how(training: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def predicting(
+    path: Path, images: NDArray[np.uint8], output: str, orientations: int = 1
+) -> tuple[Predictor, Iterator[Result]]:
+    """Return a network, and its results on sections (Z, Y, X) as they come."""
+    from napari_drososeg.inference import PredictConfig, Predictor
+    from napari_drososeg.io import as_stack
+
+    predictor = Predictor(path, PredictConfig(device="cpu", orientations=orientations))
+    size = predictor.spec.pixel_size
+    stack = as_stack(images, voxel_size=(None, size, size))
+    return predictor, predictor.run(stack, predictor.plan(stack), outputs={output})
+
+
 def leak_free(
     checkpoints: dict[str, Path], data: Path, orientations: int = 1
 ) -> tuple[dict[str, Any], dict[str, NDArray[np.uint8]]]:
     """Score each network as `drososeg predict` runs it; also return its labels (Z, Y, X) for the figure."""
-    from napari_drososeg.inference import PredictConfig, Predictor
-    from napari_drososeg.io import as_stack
     from napari_drososeg.metrics import Scores, confusion_matrix
 
     images, truth = load(data, SECTIONS)
     rows: dict[str, Any] = {}
     predictions: dict[str, NDArray[np.uint8]] = {}
     for name, path in checkpoints.items():
-        predictor = Predictor(path, PredictConfig(device="cpu", orientations=orientations))
-        size = predictor.spec.pixel_size
-        stack = as_stack(images, voxel_size=(None, size, size))
+        predictor, results = predicting(path, images, "labels", orientations)
         labels = np.zeros(images.shape, np.uint8)
-        for result in predictor.run(stack, predictor.plan(stack)):
+        for result in results:
             labels[result.z, *result.slices] = result.labels
         each = [confusion_matrix(t, p, len(DROSOPHILA_CLASSES)) for t, p in zip(truth, labels, strict=True)]
         training = predictor.spec.training
@@ -112,6 +126,21 @@ def leak_free(
         print(f"{name}: mIoU {rows[name]['pooled']['mean_iou']:.4f}", file=sys.stderr, flush=True)
     part = {"rows": rows, "sections": f"{SECTIONS[0]}-{SECTIONS[-1]}", "data_sha256": data_hash(images, truth)}
     return part, predictions
+
+
+def ensemble(checkpoints: dict[str, Path], data: Path) -> dict[str, Any]:
+    """Score the mean of all networks' probabilities: about as far as better training of one alone can get."""
+    from napari_drososeg.metrics import Scores, confusion_matrix
+
+    images, truth = load(data, SECTIONS)
+    total = np.zeros((len(images), len(DROSOPHILA_CLASSES), *images.shape[1:]), np.float32)
+    for path in checkpoints.values():
+        for result in predicting(path, images, "probabilities")[1]:
+            total[result.z, :, *result.slices] += result.probabilities
+    labels = (total.argmax(1) + 1).astype(np.uint8)
+    pooled = Scores.from_confusion(confusion_matrix(truth, labels, len(DROSOPHILA_CLASSES)))
+    hashes = {name: sha256(path) for name, path in checkpoints.items()}
+    return {"pooled": pooled.to_dict(), "sha256": hashes, "data_sha256": data_hash(images, truth)}
 
 
 def speed(checkpoints: dict[str, Path], data: Path, turns: int) -> dict[str, Any]:
@@ -155,9 +184,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     """Run the chosen parts and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of scripts/train_zoo.py")
-    parser.add_argument(
-        "--parts", nargs="+", default=["leak-free", "speed"], choices=["leak-free", "orientations", "speed", "protocol"]
-    )
+    parser.add_argument("--parts", nargs="+", default=PARTS[:-1], choices=PARTS)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--figure", action="store_true", help="draw the errors of the networks that leak-free scores")
@@ -180,13 +207,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         new = {name: row | {"measured": stamp} for name, row in part["rows"].items()}
         known = before.get("rows", {}) | new
         part["rows"] = {name: known[name] for name in NETWORKS if name in known}
-        part |= {"figure": before.get("figure", []), "drawn": before.get("drawn")}
+        part["figure"] = before.get("figure", [])
         if options.figure:
             images, truth = load(options.data, SECTIONS)
             write_figure(
                 options.out.with_suffix(".png"), images[0], truth[0], {n: p[0] for n, p in predictions.items()}
             )
-            part |= {"figure": list(predictions), "drawn": stamp["date"]}
+            part["figure"] = list(predictions)
         result["leak-free"] = part
     if "orientations" in options.parts:
         part, _ = leak_free(checkpoints, options.data, ORIENTATIONS)
@@ -194,6 +221,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             name: row | {"measured": stamp} for name, row in part["rows"].items()
         }
         result["orientations"] = {"rows": {name: known[name] for name in NETWORKS if name in known}}
+    if "ensemble" in options.parts:
+        result["ensemble"] = ensemble(checkpoints, options.data) | {"measured": stamp}
     if "speed" in options.parts:
         timed = {name: checkpoints.get(name) or find_network(name) for name in options.networks}
         part = speed(timed, options.data, options.turns) | stamp

@@ -46,7 +46,7 @@ def test_all_parts_run_and_say_the_truth(drawn: Path, tiny_network: Path, tmp_pa
     out.parent.mkdir()
     shutil.copy(tiny_network, runs / "unet-00-11" / "unet.safetensors")
     common = ["--runs", str(runs), "--data", str(drawn), "--out", str(out), "--networks", "unet"]
-    study.main([*common, "fpn", "--parts", "leak-free", "orientations"])
+    study.main([*common, "fpn", "--parts", "leak-free", "orientations", "ensemble"])
     study.main([*common, "--parts", "speed", "protocol", "--turns", "2", "--epochs", "1"])
 
     result = json.loads(out.read_text())
@@ -59,6 +59,8 @@ def test_all_parts_run_and_say_the_truth(drawn: Path, tiny_network: Path, tmp_pa
     assert row["averaged"]["mean_iou"] == pytest.approx(expected.averaged.mean_iou)
     turned = evaluate(as_stack(predict(stack, tiny_network, PredictConfig(orientations=8))), as_stack(truth)).pooled
     assert result["orientations"]["rows"]["unet"]["pooled"]["mean_iou"] == pytest.approx(turned.mean_iou)
+    assert result["ensemble"]["sha256"].keys() == {"unet"}
+    assert result["ensemble"]["pooled"]["mean_iou"] == pytest.approx(expected.pooled.mean_iou, abs=1e-3)
     (speed,) = result["speed"].values()
     assert all(seconds > 0 for seconds in speed["rows"]["unet"].values())
     assert result["protocol"]["rows"]["unet"]["epochs"] == 1
@@ -71,6 +73,7 @@ def test_all_parts_run_and_say_the_truth(drawn: Path, tiny_network: Path, tmp_pa
     assert f"| {expected.pooled.mean_iou:.4f} | {turned.mean_iou:.4f} |" in page
     assert "best mIoU" in page
     assert "missed by" in page
+    assert "## All together" in page
     assert "the limit of 1 epochs" in page
     assert "Not run: FCN8, SegNet, R2U-Net," in page
     assert "| random | not recorded | None | not recorded | not recorded |" in page  # the tiny network has no recipe
@@ -82,7 +85,8 @@ def test_rows_of_earlier_runs_stay_with_their_own_date(drawn: Path, tiny_network
         (tmp_path / f"{name}-00-11").mkdir()
         shutil.copy(tiny_network, tmp_path / f"{name}-00-11" / f"{name}.safetensors")
     common = ["--runs", str(tmp_path), "--data", str(drawn), "--out", str(out), "--parts", "leak-free", "--networks"]
-    study.main([*common, "unet", "fpn"])
+    study.main([*common, "unet", "fpn", "--figure"])
+    assert json.loads(out.read_text())["leak-free"]["figure"] == ["unet", "fpn"]
     known = json.loads(out.read_text())
     for row in known["leak-free"]["rows"].values():
         row["measured"] |= {"date": "2026-01-01"}
@@ -90,7 +94,7 @@ def test_rows_of_earlier_runs_stay_with_their_own_date(drawn: Path, tiny_network
     figure = out.with_suffix(".png").read_bytes()
 
     study.main([*common, "unet"])
-    assert out.with_suffix(".png").read_bytes() == figure  # there is no run of fpn to draw
+    assert out.with_suffix(".png").read_bytes() == figure  # it was not asked for
     page = out.with_suffix(".md").read_text()
     assert "FPN: 2026-01-01, commit" in page
     assert "U-Net: 2026-01-01, commit" not in page
