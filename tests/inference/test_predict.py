@@ -256,6 +256,17 @@ def test_small_differences_of_pixel_size_are_left_alone_and_unknown_ones_mention
     assert "4.6 nm" in notices[0]
 
 
+def test_pixels_that_are_not_square_are_mentioned_unless_the_user_gave_a_size(network_of, texture):
+    notices = []
+    stack = as_stack(texture, voxel_size=(50, 4, 8))
+    Predictor(network_of(Identity), F32, notify=notices.append).plan(stack)
+    (notice,) = notices
+    assert "4 x 8 nm (y, x)" in notice
+    assert "squares of 6 nm" in notice
+    Predictor(network_of(Identity), replace(F32, pixel_size=4.6), notify=notices.append).plan(stack)
+    assert len(notices) == 1
+
+
 def test_uncertainty(network_of):
     image = np.zeros((1, 32, 64), np.float32)
     image[0, :, :16], image[0, :, 48:] = -1, 1

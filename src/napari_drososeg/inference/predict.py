@@ -292,6 +292,12 @@ class Predictor:
         size = self.config.pixel_size or stack.pixel_size
         if size is None:
             self._tell(f"The pixel size is unknown; the network's own, {self.spec.pixel_size:g} nm, is assumed.")
+        elif not self.config.pixel_size and not stack.has_square_pixels:
+            _, y, x = stack.voxel_size
+            self._tell(
+                f"The pixels are not square, {y:g} x {x:g} nm (y, x), and taken for squares of {size:g} nm: resample "
+                "the image if the labels are poor."
+            )
         return grid_for(stack.shape[1:], size, self.spec.pixel_size, name=stack.name)
 
     def bytes_per_pixel(self) -> float:
