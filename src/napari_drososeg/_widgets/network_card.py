@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_drososeg.models import ARCHITECTURES
 from napari_drososeg.zoo import DEFAULT_NETWORK
+from napari_drososeg.zoo.facts import facts
 
 if TYPE_CHECKING:
     from napari_drososeg.zoo import NetworkCard
@@ -69,18 +70,5 @@ def details(card: NetworkCard) -> str:
         lines += [f"Image sizes: {entry.sizes}", f"Reference: {entry.reference}"]
     if spec.parent:
         lines.append(f"Fine-tuned from: {spec.parent}")
-    lines += [f"Score, {name}: {_value(value)}" for name, value in _flat(spec.metrics)]
-    lines += [f"Training, {name}: {_value(value)}" for name, value in _flat(spec.training)]
+    lines += [f"{heading[0].upper()}{heading[1:]}: {words}" for heading, words in facts(spec)]
     return "\n".join(lines)
-
-
-def _flat(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for key, value in table.items():
-        name = f"{prefix}{key}".replace("_", " ")
-        rows += _flat(value, f"{name} ") if isinstance(value, Mapping) else [(name, value)]
-    return rows
-
-
-def _value(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

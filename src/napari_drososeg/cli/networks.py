@@ -105,6 +105,7 @@ def show_card(card: NetworkCard) -> None:
 def card_rows(card: NetworkCard) -> list[tuple[str, str]]:
     """Return what a card says as pairs of a heading and a text."""
     from napari_drososeg.models import ARCHITECTURES
+    from napari_drososeg.zoo.facts import facts, text
 
     rows: list[tuple[str, str]] = []
     spec = card.spec
@@ -113,14 +114,13 @@ def card_rows(card: NetworkCard) -> list[tuple[str, str]]:
             ("classes", ", ".join(f"{c.value} {c.name}" for c in spec.classes)),
             ("licence", licence(spec.licence)),
             ("pixel size", f"{spec.pixel_size:g} nm (other images are rescaled)"),
-            ("architecture", spec.architecture + _in_brackets(spec.arguments)),
+            ("architecture", f"{spec.architecture} ({text(spec.arguments)})" if spec.arguments else spec.architecture),
             ("halo", f"{spec.halo} px" + ("" if spec.global_context else f" ({spec.receptive_field} px for exact)")),
             ("stride", f"{spec.stride} px"),
         ]
         if (entry := ARCHITECTURES.get(spec.architecture)) is not None:
             rows += [("image sizes", entry.sizes), ("reference", entry.reference)]
-        rows += [(f"trained: {key}", _text(value)) for key, value in spec.training.items()]
-        rows += [(f"score: {key}", _text(value)) for key, value in spec.metrics.items()]
+        rows += facts(spec)
         if spec.parent:
             rows.append(("fine-tuned from", spec.parent))
         rows.append(("speed here", speed(card)))
@@ -139,15 +139,3 @@ def speed(card: NetworkCard) -> str:
     on = choose(PredictConfig()).description
     seconds = None if card.path is None else estimate_seconds(card.path, 1_000_000)
     return f"{on}: " + ("not measured yet" if seconds is None else f"{1 / seconds:.2f} Mpx/s")
-
-
-def _in_brackets(arguments: dict[str, Any]) -> str:
-    return f" ({', '.join(f'{k} {v}' for k, v in arguments.items())})" if arguments else ""
-
-
-def _text(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_text(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(v) for v in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
