@@ -7,11 +7,8 @@
 Each network is trained twice, from random weights. The *development* run sees sections 00-11 and is scored on 13-15,
 which is what its card says (section 12 adjoins 13 and is left out). The *final* run is what ships: a shorter cycle on
 all of 00-15 from the development weights; no score chooses anything in it. On a graphics card it takes minutes, and
-several networks can be trained at the same time. On two cores hours each; there the encoder of another network, trained
-before on the same sections, is half of the way (an FPN is the cheapest to begin with):
-
-    python scripts/train_zoo.py runs fpn --development --steps 1400
-    python scripts/train_zoo.py runs unet --from runs/fpn-00-11/fpn.safetensors --steps 1000 --final-steps 250
+several networks can be trained at the same time. On two cores it takes hours; there the encoder of another network, or
+an earlier state of the same, is a start that spares half of the steps (``--from``).
 
 The second stack of the data set has no labels. With `--teachers`, networks of earlier development runs label it for the
 training of another (self-training): more tissue is seen, and no label of the scored sections is.
@@ -37,9 +34,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from napari_drososeg.checkpoint import load_model, load_spec, save_checkpoint, sha256
 from napari_drososeg.classes import DROSOPHILA_CLASSES
@@ -49,7 +44,7 @@ from napari_drososeg.evaluation import evaluate
 from napari_drososeg.inference import PredictConfig, Predictor, predict
 from napari_drososeg.io import as_stack, atomic, read_stack
 from napari_drososeg.losses import LossConfig
-from napari_drososeg.models import ARCHITECTURES, create_model
+from napari_drososeg.models import ARCHITECTURES
 from napari_drososeg.samples import drosophila_vnc
 from napari_drososeg.samples.vnc import VOXEL_SIZE, find_vnc
 from napari_drososeg.training import TrainConfig, Training
@@ -170,29 +165,6 @@ def taught(teachers: Sequence[Path], cache: Path) -> list[AnnotatedSection]:
     ]
 
 
-def narrowed(source: dict[str, Tensor], model: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights with the encoder's channels made as few as a model's, those of least effect left out.
-
-    The effect of a channel is how much its batch norm scales it times how much the next convolution takes of it: what
-    network slimming (Liu et al., ICCV 2017) prunes by, and a start for training, not a network that works.
-    """
-    convolutions = [k.removesuffix(".weight") for k, v in source.items() if ".encoder." in k and v.ndim == 4]
-    if any(f"{name}.weight" not in model for name in convolutions):
-        raise SystemExit("The two networks have no encoder in common.")
-    out, kept = dict(source), torch.arange(1)
-    for name, following in zip(convolutions, [*convolutions[1:], None], strict=True):
-        stage, _, index = name.rpartition(".")
-        norm = f"{stage}.{int(index) + 1}"
-        effect = source[f"{norm}.weight"].abs()
-        if following is not None:
-            effect = effect * source[f"{following}.weight"].abs().sum((0, 2, 3))
-        before, kept = kept, effect.topk(len(model[f"{name}.weight"])).indices.sort().values
-        out[f"{name}.weight"] = source[f"{name}.weight"][kept][:, before]
-        for key in (f"{name}.bias", *(f"{norm}.{k}" for k in ("weight", "bias", "running_mean", "running_var"))):
-            out[key] = source[key][kept]
-    return out
-
-
 def described(start: Path, tensors: int) -> str:
     """Return what a run started from, for the card."""
     spec = load_spec(start)
@@ -235,8 +207,6 @@ def train(folder: Path, name: str, recipe: Recipe, start: Path | None, *, final:
     weights = None
     if start is not None:
         weights = load_model(start)[1].state_dict()
-        if load_spec(start).architecture != name:
-            weights = narrowed(weights, create_model(name, len(DROSOPHILA_CLASSES), **recipe.arguments).state_dict())
     sections = load(ALL if final else TRAIN)
     more = taught(recipe.teachers, folder) if recipe.teachers else []
     training = Training(
@@ -354,7 +324,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=Path,
         metavar="CHECKPOINT",
         dest="source",
-        help="take the weights that fit; an encoder is narrowed",
+        help="take the weights that fit",
     )
     own.add_argument(
         "--teachers", type=Path, nargs="+", metavar="CHECKPOINT", help="learn from them on the second, unlabelled stack"
