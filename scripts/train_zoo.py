@@ -280,32 +280,30 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def ship(path: Path, development: Path) -> None:
+def ship(path: Path, development: Path, registry: Path = REGISTRY) -> None:
     """Put a checkpoint into the package, and its SHA-256 into the registry.
 
     Its card gets the scores and the curve of the development run, and the speed.
     """
-    shipped = REGISTRY.parent / path.name
     spec, made = load_spec(path), load_spec(development).training
+    rows = read_registry(registry)
+    others = sum(int(str(row["bytes"])) for name, row in rows.items() if name != spec.name)
+    if others + path.stat().st_size > BUDGET:
+        raise SystemExit(f"With {path.stat().st_size} bytes of {spec.name} all networks are more than {BUDGET}.")
     spec = replace(
         spec,
         training=spec.training | {"development": {key: made[key] for key in ("start", "steps", "minutes", "curve")}},
         metrics=score(development) | measure_speed(path),
     )
-    save_checkpoint(shipped, load_file(path), spec)
+    shipped = save_checkpoint(registry.parent / path.name, load_file(path), spec)
     print(f"{shipped}: {spec.metrics}", flush=True)
-    rows = read_registry() | {
-        spec.name: {
-            "title": spec.title,
-            "file": shipped.name,
-            "sha256": sha256(shipped),
-            "bytes": shipped.stat().st_size,
-        }
+    rows[spec.name] = {
+        "title": spec.title,
+        "file": shipped.name,
+        "sha256": sha256(shipped),
+        "bytes": shipped.stat().st_size,
     }
-    total = sum(int(str(row["bytes"])) for row in rows.values())
-    if total > BUDGET:
-        raise SystemExit(f"All networks together would be {total} bytes, more than {BUDGET}.")
-    atomic.write_bytes(REGISTRY, (json.dumps({"version": 1, "networks": rows}, indent=2) + "\n").encode())
+    atomic.write_bytes(registry, (json.dumps({"version": 1, "networks": rows}, indent=2) + "\n").encode())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -319,13 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own.add_argument("--final-steps", type=int, metavar="N", help="updates of the final run")
     own.add_argument("--patch", type=int, metavar="PX", help="edge of a patch")
     own.add_argument("--learning-rate", type=float, metavar="RATE", help="its peak")
-    own.add_argument(
-        "--from",
-        type=Path,
-        metavar="CHECKPOINT",
-        dest="source",
-        help="take the weights that fit",
-    )
+    own.add_argument("--from", type=Path, metavar="CHECKPOINT", dest="source", help="take the weights that fit")
     own.add_argument(
         "--teachers", type=Path, nargs="+", metavar="CHECKPOINT", help="learn from them on the second, unlabelled stack"
     )
