@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from napari_drososeg.evaluation import evaluate
-from napari_drososeg.inference import PredictConfig, predict
+from napari_drososeg.inference import PredictConfig, Predictor, predict
 from napari_drososeg.io import as_stack
 
 pytest.importorskip("matplotlib")
@@ -22,13 +22,16 @@ import study_protocol
 import study_report
 
 
-def test_all_parts_run_and_say_the_truth(drawn: Path, tiny_network: Path, tmp_path: Path) -> None:
+def test_all_parts_run_and_say_the_truth(
+    drawn: Path, tiny_network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs, out = tmp_path / "runs", tmp_path / "docs" / "benchmark.json"
     (runs / "unet-00-11").mkdir(parents=True)
     out.parent.mkdir()
     shutil.copy(tiny_network, runs / "unet-00-11" / "unet.safetensors")
     common = ["--runs", str(runs), "--data", str(drawn), "--out", str(out), "--networks", "unet"]
     study.main([*common, "fpn", "--parts", "leak-free", "orientations", "ensemble"])
+    assert "ensemble: fewer networks" in capsys.readouterr().err
     study.main([*common, "--parts", "speed", "protocol", "--turns", "2", "--epochs", "1"])
 
     result = json.loads(out.read_text())
@@ -41,8 +44,7 @@ def test_all_parts_run_and_say_the_truth(drawn: Path, tiny_network: Path, tmp_pa
     assert row["averaged"]["mean_iou"] == pytest.approx(expected.averaged.mean_iou)
     turned = evaluate(as_stack(predict(stack, tiny_network, PredictConfig(orientations=8))), as_stack(truth)).pooled
     assert result["orientations"]["rows"]["unet"]["pooled"]["mean_iou"] == pytest.approx(turned.mean_iou)
-    assert result["ensemble"]["sha256"].keys() == {"unet"}
-    assert result["ensemble"]["pooled"]["mean_iou"] == pytest.approx(expected.pooled.mean_iou, abs=1e-3)
+    assert "ensemble" not in result  # one is no mean
     (speed,) = result["speed"].values()
     assert all(seconds > 0 for seconds in speed["rows"]["unet"].values())
     assert result["protocol"]["rows"]["unet"]["epochs"] == 1
@@ -55,10 +57,11 @@ def test_all_parts_run_and_say_the_truth(drawn: Path, tiny_network: Path, tmp_pa
     assert f"| {expected.pooled.mean_iou:.4f} | {turned.mean_iou:.4f} |" in page
     assert "best mIoU" in page
     assert "missed by" in page
-    assert "## All together" in page
     assert "the limit of 1 epochs" in page
     assert "Not run: FCN8, SegNet, R2U-Net," in page
-    assert "| random | not recorded | None | not recorded | not recorded |" in page  # the tiny network has no recipe
+    assert (
+        "| random | not recorded | not recorded | None | not recorded | not recorded |" in page
+    )  # the tiny network has no recipe
 
 
 def test_rows_of_earlier_runs_stay_with_their_own_date(drawn: Path, tiny_network: Path, tmp_path: Path) -> None:
@@ -82,6 +85,32 @@ def test_rows_of_earlier_runs_stay_with_their_own_date(drawn: Path, tiny_network
     assert "U-Net: 2026-01-01, commit" not in page
 
 
+def test_the_ensemble_is_the_mean_of_its_networks(
+    drawn: Path, tiny_network: Path, global_network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, paths = tmp_path / "benchmark.json", {"unet": tiny_network, "transunet": global_network}
+    for name, path in paths.items():
+        (tmp_path / f"{name}-00-11").mkdir()
+        shutil.copy(path, tmp_path / f"{name}-00-11" / f"{name}.safetensors")
+    common = ["--runs", str(tmp_path), "--data", str(drawn), "--out", str(out), "--parts", "ensemble", "--networks"]
+    study.main([*common, *paths])
+    images, truth = study.load(drawn, study.SECTIONS)
+    stack = as_stack(images, voxel_size=(None, 4.6, 4.6))
+    mean = np.zeros((len(images), 3, *images.shape[1:]))
+    for path in paths.values():
+        predictor = Predictor(path, PredictConfig(device="cpu"))
+        for result in predictor.run(stack, predictor.plan(stack), outputs={"probabilities"}):
+            mean[result.z, :, *result.slices] += result.probabilities
+    expected = evaluate(as_stack((mean.argmax(1) + 1).astype(np.uint8)), as_stack(truth)).pooled.mean_iou
+    known = json.loads(out.read_text())["ensemble"]
+    assert known["pooled"]["mean_iou"] == pytest.approx(expected, abs=1e-3)
+    assert "The mean of the probabilities of U-Net, TransUNet: mIoU" in out.with_suffix(".md").read_text()
+
+    study.main([*common, "unet"])  # takes nothing away
+    assert json.loads(out.read_text())["ensemble"] == known
+    assert "left as it was" in capsys.readouterr().err
+
+
 def test_the_page_says_what_was_measured() -> None:
     docs = Path(__file__).parents[2] / "docs"
     result = json.loads((docs / "benchmark.json").read_text(encoding="utf-8"))
@@ -90,10 +119,12 @@ def test_the_page_says_what_was_measured() -> None:
 
 def test_a_card_says_how_a_network_was_made() -> None:
     recipe = {"batch": 4, "patch": 128, "seed": 3, "loss": {"terms": [["weighted", 1.0]], "class_weights": [1, 1.3]}}
+    recipe |= {"augmentation": {"rotation": 180, "blur": 0}}
     assert study.how({"recipe": recipe, "machine": "a, cuda"}) == {
         "batch": 4,
         "patch": 128,
         "seed": 3,
+        "augmentation": {"rotation": 180},
         "loss": "weighted:1,1.3",
         "trained_with": "a, cuda",
     }

@@ -36,13 +36,14 @@ def checkpoints(runs: Path) -> tuple[Path, Path]:
     return runs / "unet-00-11" / "unet.safetensors", runs / "unet-00-15" / "unet.safetensors"
 
 
-def registry_of(folder: Path, **rows: dict[str, object]) -> Path:
+def registry_of(folder: Path) -> Path:
+    """Write a registry without networks."""
     path = folder / "registry.json"
-    path.write_text(json.dumps({"version": 1, "networks": rows}))
+    path.write_text(json.dumps({"version": 1, "networks": {}}))
     return path
 
 
-def test_a_network_is_developed_and_finished_once(runs: Path) -> None:
+def test_a_network_is_developed_and_finished_once(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     development, final = (load_spec(path).training for path in checkpoints(runs))
     assert (development["sections"], final["sections"]) == ("00-11", "00-15")
     assert (development["steps"], final["steps"]) == (4, 3)
@@ -50,7 +51,10 @@ def test_a_network_is_developed_and_finished_once(runs: Path) -> None:
     assert development["recipe"]["augmentation"]["rotation"] == 180
     assert f"trained on sections 00-11, {sha256(checkpoints(runs)[0])}" in final["start"]
     before = [path.stat().st_mtime_ns for path in checkpoints(runs)]
+    train_zoo.main([str(runs), "unet"])
+    assert "another recipe" not in capsys.readouterr().out
     train_zoo.main([str(runs), "unet", "--steps", "99"])
+    assert f"{checkpoints(runs)[0]} is there, made by another recipe" in capsys.readouterr().out
     assert [path.stat().st_mtime_ns for path in checkpoints(runs)] == before
 
 
@@ -66,19 +70,27 @@ def test_what_ships_says_how_good_and_how_fast_it_is(
     assert (row["sha256"], row["bytes"]) == (card.sha256, card.n_bytes)
     assert card.spec is not None
     said = dict(facts(card.spec))
-    assert said["mean IoU"].startswith(f"{train_zoo.score(development)['mean_iou']:.4f} (sections 13-15")
+    assert said["mean IoU"].startswith(f"{train_zoo.score(development)['mean_iou']:.4g} (sections 13-15")
     assert "4 steps" in said["development run"]
     assert "Mpx/s" in said["speed"]
 
 
-def test_too_large_a_network_does_not_get_in(runs: Path, tmp_path: Path) -> None:
+def test_too_large_a_network_does_not_get_in(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     development, final = checkpoints(runs)
-    registry = registry_of(tmp_path, other={"file": "other.safetensors", "bytes": train_zoo.BUDGET})
+    registry = registry_of(tmp_path)
+    monkeypatch.setitem(train_zoo.RECIPES, "unet", replace(train_zoo.RECIPES["unet"], megabytes=0.01))
     before = registry.read_bytes()
-    with pytest.raises(SystemExit, match="more than"):
+    with pytest.raises(SystemExit, match=r"more than the 0\.01 MB"):
         train_zoo.ship(final, development, registry)
     assert registry.read_bytes() == before
     assert list(tmp_path.iterdir()) == [registry]
+
+
+def test_each_shipped_network_keeps_its_budget() -> None:
+    rows = train_zoo.read_registry()
+    assert rows.keys() == train_zoo.RECIPES.keys()
+    assert all(int(str(row["bytes"])) <= 1e6 * train_zoo.RECIPES[name].megabytes for name, row in rows.items())
+    assert sum(recipe.megabytes for recipe in train_zoo.RECIPES.values()) <= 95
 
 
 def test_unknown_networks_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

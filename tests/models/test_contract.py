@@ -146,10 +146,15 @@ def test_a_checkpoint_gives_the_same_network_back(name: str, tmp_path: Path) -> 
 def test_a_shift_by_the_stride_shifts_the_result(name: str) -> None:
     model = tiny(name)
     image = torch.randn(1, 1, 640, 640)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # takes the statistics of the image as they are
     with torch.inference_mode():
+        model.train()(image)  # with those of nothing, deep networks give one value everywhere
+        model.eval()
         here = model(image)[..., 304:336, 304:336]
         shifted = model(torch.roll(image, (32, 32), (2, 3)))[..., 336:368, 336:368]
-    assert here.std() > 0
+    assert here.std((2, 3)).max() > 1e-3
     torch.testing.assert_close(here, shifted, atol=1e-5, rtol=0)
 
 

@@ -32,11 +32,11 @@ class Plateau:
     patience : int
         Number of consecutive validations without a better validation loss after which it is reduced.
     min_delta : float
-        Minimum decrease of the loss that counts as an improvement.
+        Minimum decrease of the loss that counts as an improvement for the learning rate.
     min_rate : float
         Lower bound of the learning rate.
     stop_after : int
-        Number of consecutive validations without a better loss after which training stops.
+        Number of consecutive validations without a better loss, however little better, after which training stops.
     """
 
     factor: float = 0.8

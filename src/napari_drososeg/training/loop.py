@@ -261,11 +261,13 @@ class Training:
         return dict(self.best.weights) if best and self.best.weights else self.average.weights()
 
     def _save_state(self) -> None:
-        if self.folder is None or not self.is_main:
+        if self.folder is None:
             return
         model = self.model.module.state_dict()
         if not all(bool(torch.isfinite(v).all()) for v in model.values()):
-            raise self._diverged()  # before the last good state is replaced
+            raise self._diverged()  # before the last good state is replaced, and on every rank, or the others wait
+        if not self.is_main:
+            return
         parts = {
             "model": model,
             "averaged": self.average.network.state_dict(),

@@ -72,16 +72,16 @@ class OneCycle:
 class ReduceOnPlateau:
     """Lower the learning rate where the validation loss no longer falls, and stop where that does not help.
 
-    Counts as Keras's ``ReduceLROnPlateau`` and ``EarlyStopping`` do, which the reference study names; the count for the
-    learning rate begins anew after each reduction, the one for stopping only with a better loss.
+    Counts as Keras's ``ReduceLROnPlateau`` and ``EarlyStopping`` do, which the reference study names, each with the
+    best loss that it has seen: the former overlooks gains of less than ``min_delta`` and counts anew after each
+    reduction, the latter takes any gain.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         self._plateau = config.plateau
         self._rate = config.learning_rate
-        self._best: float | None = None
-        self._since_better = 0
-        self._since_change = 0
+        self._best_by_far, self._best = math.inf, math.inf
+        self._since_better_by_far, self._since_better = 0, 0
 
     @property
     def stopped(self) -> bool:
@@ -94,22 +94,29 @@ class ReduceOnPlateau:
 
     def validated(self, loss: float) -> None:
         """Take note of a validation loss."""
-        if self._best is None or loss < self._best - self._plateau.min_delta:
-            self._best = loss
-            self._since_better = self._since_change = 0
+        if loss < self._best:
+            self._best, self._since_better = loss, 0
+        else:
+            self._since_better += 1
+        if loss < self._best_by_far - self._plateau.min_delta:
+            self._best_by_far, self._since_better_by_far = loss, 0
             return
-        self._since_better += 1
-        self._since_change += 1
-        if self._since_change >= self._plateau.patience:
+        self._since_better_by_far += 1
+        if self._since_better_by_far >= self._plateau.patience:
             # a rate that starts below the lowest one stays
             self._rate = min(self._rate, max(self._plateau.min_rate, self._rate * self._plateau.factor))
-            self._since_change = 0
+            self._since_better_by_far = 0
 
     def state(self) -> dict[str, Any]:
-        """Return rate, best loss and counts."""
-        return {"rate": self._rate, "best": self._best, "counts": [self._since_better, self._since_change]}
+        """Return rate, best losses and counts."""
+        return {
+            "rate": self._rate,
+            "best": None if math.isinf(self._best) else [self._best_by_far, self._best],
+            "counts": [self._since_better_by_far, self._since_better],
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on where `state` was taken."""
-        self._rate, self._best = state["rate"], state["best"]
-        self._since_better, self._since_change = state["counts"]
+        self._rate = state["rate"]
+        self._best_by_far, self._best = state["best"] or (math.inf, math.inf)
+        self._since_better_by_far, self._since_better = state["counts"]
