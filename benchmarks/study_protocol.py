@@ -3,8 +3,9 @@
 Sections are cut into tiles of 256 x 256 px that do not overlap; 230 / 58 / 32 of 320 become training, validation and
 test tiles at random, here in proportion. Batches of four, at most 300 epochs, learning rate 1e-3, ReduceLROnPlateau on
 the validation loss, early stopping, best weights kept, focal loss with alpha 0.25 and gamma 2, flips, rotation, zoom.
-What is ours: AdamW without weight decay for the study's unnamed optimiser, grey values normalised by section, weights
-chosen by the mIoU on the validation tiles, and, but for ``--full-width``, the reduced widths of the zoo.
+What is ours: AdamW without weight decay for the study's unnamed optimiser, random initial weights, grey values
+normalised by section, an epoch of as many tiles drawn at random as there are, weights chosen by the mIoU on the
+validation tiles, and, but for ``--full-width``, the reduced widths of the zoo.
 """
 
 from __future__ import annotations
