@@ -10,12 +10,6 @@ all of 00-15 from the development weights; no score chooses anything in it. On a
 several networks can be trained at the same time. On two cores it takes hours; there the encoder of another network, or
 an earlier state of the same, is a start that spares half of the steps (``--from``).
 
-The second stack of the data set has no labels. With `--teachers`, networks of earlier development runs label it for the
-training of another (self-training): more tissue is seen, and no label of the scored sections is.
-
-    python scripts/train_zoo.py runs transunet --from runs/unet-00-11/unet.safetensors \
-        --teachers runs/unet-00-11/unet.safetensors runs/fpn-00-11/fpn.safetensors
-
 Interrupted, the same command goes on from the last validation. What is done is not done again.
 """
 
@@ -42,11 +36,10 @@ from napari_drososeg.data.augmentation import Augmentation
 from napari_drososeg.data.sections import AnnotatedSection, annotated_section
 from napari_drososeg.evaluation import evaluate
 from napari_drososeg.inference import PredictConfig, Predictor, predict
-from napari_drososeg.io import as_stack, atomic, read_stack
+from napari_drososeg.io import as_stack, atomic
 from napari_drososeg.losses import LossConfig
 from napari_drososeg.models import ARCHITECTURES
 from napari_drososeg.samples import drosophila_vnc
-from napari_drososeg.samples.vnc import VOXEL_SIZE, find_vnc
 from napari_drososeg.training import TrainConfig, Training
 from napari_drososeg.training.sharing import finish
 from napari_drososeg.zoo import REGISTRY, read_registry
@@ -96,8 +89,6 @@ class Recipe:
         Checkpoint from which the development run takes the weights that fit.
     augmentation : Augmentation
         Of the patches.
-    teachers : tuple of Path
-        Checkpoints whose mean probabilities are what is learnt on the second, unlabelled stack.
     """
 
     megabytes: float
@@ -108,7 +99,6 @@ class Recipe:
     patch: int = 256
     source: Path | None = None
     augmentation: Augmentation = AUGMENTATION
-    teachers: tuple[Path, ...] = ()
 
 
 RECIPES = {
@@ -149,29 +139,6 @@ def load(numbers: Sequence[int]) -> list[AnnotatedSection]:
     return [annotated_section(stack.read(z), truth.read(z), f"section {z:02d}") for z in numbers]
 
 
-def taught(teachers: Sequence[Path], cache: Path) -> list[AnnotatedSection]:
-    """Return the sections of the second stack with the mean probabilities of networks, in eight orientations each.
-
-    Self-training: Xie, Luong, Hovy, Le: Self-training with noisy student improves ImageNet classification. CVPR 2020,
-    arXiv 1911.04252; augmentation is the noise, and the labels are soft.
-    """
-    images = replace(read_stack(find_vnc(Path(os.environ["DROSOSEG_DATA"])) / "stack2" / "raw"), voxel_size=VOXEL_SIZE)
-    path = cache / f"teachers-{'-'.join(sha256(teacher)[:8] for teacher in teachers)}.npy"
-    if not path.exists():
-        mean = np.zeros((images.n_sections, len(DROSOPHILA_CLASSES), *images.shape[1:]), np.float16)
-        for teacher in teachers:
-            predictor = Predictor(teacher, PredictConfig(device="cpu", orientations=8))
-            for result in predictor.run(images, predictor.plan(images), outputs={"probabilities"}):
-                mean[result.z, :, *result.slices] += result.probabilities / len(teachers)
-            print(f"{teacher}: has labelled the second stack", flush=True)
-        np.save(path, mean)
-    nothing = np.zeros(images.shape[1:], np.uint8)
-    return [
-        replace(annotated_section(images.read(z), nothing, f"stack 2, section {z:02d}"), teacher=probabilities)
-        for z, probabilities in enumerate(np.load(path))
-    ]
-
-
 def described(start: Path, tensors: int) -> str:
     """Return what a run started from, for the card."""
     spec = load_spec(start)
@@ -204,7 +171,6 @@ def train(folder: Path, name: str, recipe: Recipe, start: Path | None, *, final:
         average=0.995,
         augmentation=recipe.augmentation,
         loss=LOSS,
-        distillation=1.0 if recipe.teachers else 0.0,
     )
     if final:
         config = replace(config, steps=recipe.final_steps, learning_rate=recipe.learning_rate / 4, seed=1)
@@ -216,10 +182,8 @@ def train(folder: Path, name: str, recipe: Recipe, start: Path | None, *, final:
     weights = None
     if start is not None:
         weights = load_model(start)[1].state_dict()
-    sections = load(ALL if final else TRAIN)
-    more = taught(recipe.teachers, folder) if recipe.teachers else []
     training = Training(
-        [*sections, *(sections if more else ()), *more],  # about as many patches with true labels as without
+        load(ALL if final else TRAIN),
         config,
         validation=[] if final else load(VALIDATE),
         folder=path.parent,
@@ -228,18 +192,14 @@ def train(folder: Path, name: str, recipe: Recipe, start: Path | None, *, final:
     for event in training.run(event_every=20, validate_every=max(1, config.steps // 8)):
         scores = f"{event.scores.mean_iou:.4f}" if event.scores else ""
         print(path.parent.name, event.step, f"{event.loss:.4f}", f"{event.seconds:.0f} s", scores, flush=True)
-    made: dict[str, Any] = {
+    sections = training.sections
+    made = {
         "data": "larval Drosophila ventral nerve cord, ssTEM",
         "sections": f"{sections[0].name[-2:]}-{sections[-1].name[-2:]}",
         "citation": CITATION,
         "licence": "CC BY-NC-SA 3.0",
         "start": "random" if start is None else described(start, training.transferred),
     }
-    if more:
-        made["unlabelled"] = f"{len(more)} sections of the second stack, with the probabilities of " + " and ".join(
-            f"{load_spec(p).name} {sha256(p)}, trained on sections {load_spec(p).training['sections']}"
-            for p in recipe.teachers
-        )
     return finish(
         path,
         training,
@@ -326,14 +286,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     own.add_argument("--patch", type=int, metavar="PX", help="edge of a patch")
     own.add_argument("--learning-rate", type=float, metavar="RATE", help="its peak")
     own.add_argument("--from", type=Path, metavar="CHECKPOINT", dest="source", help="take the weights that fit")
-    own.add_argument(
-        "--teachers", type=Path, nargs="+", metavar="CHECKPOINT", help="learn from them on the second, unlabelled stack"
-    )
     parser.add_argument("--ship", action="store_true", help="put the final checkpoints into the package's zoo")
     options = parser.parse_args(arguments)
     if unknown := set(options.networks) - set(RECIPES):
         parser.error(f"no such network: {', '.join(sorted(unknown))}")
-    names = ("steps", "final_steps", "patch", "learning_rate", "source", "teachers")
+    names = ("steps", "final_steps", "patch", "learning_rate", "source")
     own_values = {k: v for k in names if (v := getattr(options, k)) is not None}
     for name in options.networks or RECIPES:
         recipe = replace(RECIPES[name], **own_values)
