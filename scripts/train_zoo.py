@@ -51,20 +51,8 @@ CITATION = (
     "doi 10.6084/m9.figshare.856713"
 )
 
-AUGMENTATION = Augmentation(
-    rotation=180,
-    zoom_in=0.25,
-    zoom_out=0.25,
-    elastic=1.5,
-    resampled=0.5,
-    brightness=0.3,
-    contrast=0.3,
-    gamma=0.3,
-    blur=0.5,
-    noise=0.15,
-)
-"""Twelve sections are soon learnt by heart; half of the patches keep their pixels as they are, since that is how a
-network sees an image it predicts."""
+AUGMENTATION = Augmentation.preset("medium")
+"""Twelve sections are soon learnt by heart."""
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def test_presets_by_name() -> None:
     assert Augmentation.preset("mild") == Augmentation()
     assert not Augmentation.preset("mild").resamples
     assert Augmentation.preset("study").zoom_in == 0.5
-    with pytest.raises(DrososegError, match="mild, study, strong"):
+    with pytest.raises(DrososegError, match="mild, medium, strong, study"):
         Augmentation.preset("wild")
 
 

@@ -193,7 +193,7 @@ class RetrainForm(FieldForm):
         self.rate.native.setSpecialValueText("from the effort")
         self.augmentation = ComboBox(
             name="augmentation",
-            choices=["none", "mild", "study", "strong"],
+            choices=["none", "mild", "medium", "strong", "study"],
             value="mild",
             tooltip="How strongly each patch is rotated, stretched and changed in grey value: more helps on varied "
             "images and needs more steps.",

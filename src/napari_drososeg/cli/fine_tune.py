@@ -70,7 +70,7 @@ def fine_tune(
     loss: Annotated[
         str, typer.Option(help="A sum of cross-entropy, class-balanced, focal, dice or weighted:1,5,2.")
     ] = "cross-entropy",
-    augmentation: Annotated[str, typer.Option(help="none, mild, study or strong.")] = "mild",
+    augmentation: Annotated[str, typer.Option(help="none, mild, medium, strong or study.")] = "mild",
     pixel_size: PixelSize = None,
     invert: Invert = False,
     fill_nan: FillNan = None,

@@ -59,7 +59,7 @@ def train(
             "with an alpha for all classes or one for each."
         ),
     ] = "cross-entropy",
-    augmentation: Annotated[str, typer.Option(help="none, mild, study or strong.")] = "mild",
+    augmentation: Annotated[str, typer.Option(help="none, mild, medium, strong or study.")] = "mild",
     class_patches: Annotated[float, typer.Option(help="Fraction of patches centred on classes drawn evenly.")] = 0.0,
     encoder_rate: Annotated[float, typer.Option(help="Factor of the encoder's learning rate; 0 freezes it.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the patches and initial weights.")] = 0,

@@ -110,8 +110,19 @@ class Augmentation:
 PRESETS = {
     "none": Augmentation(turns=False, brightness=0, contrast=0, gamma=0, noise=0),
     "mild": Augmentation(),
-    # flips, any angle and magnifications up to 1.5, of image and labels alike; no grey values
-    "study": Augmentation(rotation=180, zoom_in=0.5, brightness=0, contrast=0, gamma=0, noise=0),
+    # half of the patches keep their pixels as they are, since that is how a network sees what it predicts from
+    "medium": Augmentation(
+        rotation=180,
+        zoom_in=0.25,
+        zoom_out=0.25,
+        elastic=1.5,
+        resampled=0.5,
+        brightness=0.3,
+        contrast=0.3,
+        gamma=0.3,
+        blur=0.5,
+        noise=0.15,
+    ),
     "strong": Augmentation(
         rotation=180,
         zoom_in=0.4,
@@ -124,8 +135,10 @@ PRESETS = {
         blur=1,
         noise=0.2,
     ),
+    # flips, any angle and magnifications up to 1.5, of image and labels alike; no grey values
+    "study": Augmentation(rotation=180, zoom_in=0.5, brightness=0, contrast=0, gamma=0, noise=0),
 }
-"""Augmentations by name. ``study`` is that of the reference study."""
+"""Augmentations by name. ``study`` is that of the reference study, ``medium`` what the zoo is trained with."""
 
 
 class Window(v2.Transform):
