@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_drososeg.data.augmentation import PRESETS
 from napari_drososeg.zoo.facts import text
 
 TITLES = {
@@ -83,6 +84,14 @@ def orientations_table(rows: dict[str, Any], plain: dict[str, Any]) -> list[str]
     return lines
 
 
+def named(augmentation: dict[str, Any]) -> str:
+    """Return the name of the preset that this is, or all of its strengths."""
+    for name, preset in PRESETS.items():
+        if augmentation == {key: value for key, value in vars(preset).items() if value}:
+            return name
+    return text(augmentation)
+
+
 def training_table(rows: dict[str, Any]) -> list[str]:
     """Return how the scored networks were made."""
     lines = [
@@ -92,7 +101,7 @@ def training_table(rows: dict[str, Any]) -> list[str]:
     for name, row in rows.items():
         start = str(row["start"] or "random").split(",")[0]
         loss, batch, patch = (row.get(key) or "not recorded" for key in ("loss", "batch", "patch"))
-        augmentation = text(row["augmentation"]) if row.get("augmentation") else "not recorded"
+        augmentation = named(row["augmentation"]) if row.get("augmentation") else "not recorded"
         machine = row.get("trained_with")
         device = ("CUDA" if "cuda" in machine else "CPU") if machine else "not recorded"
         lines.append(

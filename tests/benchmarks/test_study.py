@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from napari_drososeg.data.augmentation import Augmentation
 from napari_drososeg.evaluation import evaluate
 from napari_drososeg.inference import PredictConfig, Predictor, predict
 from napari_drososeg.io import as_stack
+from napari_drososeg.training import TrainConfig
 
 pytest.importorskip("matplotlib")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -128,6 +130,12 @@ def test_a_card_says_how_a_network_was_made() -> None:
         "loss": "weighted:1,1.3",
         "trained_with": "a, cuda",
     }
+
+
+def test_the_page_names_a_preset_and_spells_out_what_is_none() -> None:
+    medium = study.how({"recipe": TrainConfig(augmentation=Augmentation.preset("medium")).recipe()})["augmentation"]
+    assert study_report.named(medium) == "medium"
+    assert "rotation 90, turns True, zoom in 0.25" in study_report.named(medium | {"rotation": 90})
 
 
 def test_every_pixel_is_in_one_tile_of_one_part() -> None:
