@@ -60,7 +60,7 @@ def test_a_round_says_what_it_began_with_in_one_line(tiny_network: Path) -> None
         ({"annotated_pixels": 12}, {}, {"annotated pixels": "12"}),
         ({"recipe": "by hand", "sections": "1"}, {}, {"recipe": "by hand", "sections": "1"}),
         ({"curve": {"loss": []}}, {}, {}),
-        ({"steps": 3, "start": "random", "curve": [1]}, {}, {"training": "3 steps from random; 1"}),
+        ({"steps": 3, "start": "random", "curve": [1]}, {}, {"training": "3 steps from random weights; 1"}),
         ({}, {"mean_iou": "0.8", "sections": "2"}, {"mean IoU": "0.8 (sections 2)"}),
         ({}, {"iou": {"glia": 0.5, "mitochondria": 0.25, "cytoplasm": None}},
          {"IoU": "cytoplasm none, mitochondria 0.25, glia 0.5"}),

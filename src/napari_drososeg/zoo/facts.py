@@ -38,7 +38,7 @@ def facts(spec: NetworkSpec) -> list[tuple[str, str]]:
     if isinstance(record.get("recipe"), Mapping):
         rows.append(("recipe", _recipe(record.pop("recipe"))))
     rows += [(key.replace("_", " "), text(value)) for key, value in record.items()]
-    return [(heading, words) for heading, words in [*rows, *_scores(spec)] if words]
+    return [(heading, words) for heading, words in [*_scores(spec), *rows] if words]
 
 
 def text(value: object) -> str:
@@ -74,6 +74,8 @@ def _scores(spec: NetworkSpec) -> list[tuple[str, str]]:
 
 def _course(record: dict[str, Any]) -> str:
     """Take out of a record how a run of training went: steps, time, machine, start, curve."""
+    if record.get("start") == "random":
+        record["start"] = "random weights"
     forms = {"steps": "{} steps", "minutes": "in {} minutes", "machine": "on {}", "start": "from {}"}
     run = " ".join(form.format(text(record.pop(key))) for key, form in forms.items() if key in record)
     curve = record.pop("curve", None)
