@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from contestants import make
 from inference import DATA, ROOT, machine
 from napari_drososeg.checkpoint import load_spec, sha256
-from napari_drososeg.classes import DROSOPHILA_CLASSES
+from napari_drososeg.classes import DROSOPHILA_CLASSES, UNLABELLED
 from napari_drososeg.inference.config import cpu_has_bf16
 from napari_drososeg.zoo import find_network
 from study_report import report, write_figure
@@ -129,7 +129,9 @@ def leak_free(
 
 
 def ensemble(checkpoints: dict[str, Path], data: Path) -> dict[str, Any]:
-    """Score the mean of all networks' probabilities."""
+    """Score the mean of all networks' probabilities, also without the pixels on both sides of where classes meet."""
+    from skimage.segmentation import find_boundaries
+
     from napari_drososeg.metrics import Scores, confusion_matrix
 
     images, truth = load(data, SECTIONS)
@@ -138,9 +140,19 @@ def ensemble(checkpoints: dict[str, Path], data: Path) -> dict[str, Any]:
         for result in predicting(path, images, "probabilities")[1]:
             total[result.z, :, *result.slices] += result.probabilities
     labels = (total.argmax(1) + 1).astype(np.uint8)
-    pooled = Scores.from_confusion(confusion_matrix(truth, labels, len(DROSOPHILA_CLASSES)))
-    hashes = {name: sha256(path) for name, path in checkpoints.items()}
-    return {"pooled": pooled.to_dict(), "sha256": hashes, "data_sha256": data_hash(images, truth)}
+    borders = np.stack([find_boundaries(section) for section in truth])
+    inside = np.where(borders, UNLABELLED, truth)
+    pooled, away = (
+        Scores.from_confusion(confusion_matrix(t, labels, len(DROSOPHILA_CLASSES))).to_dict() for t in (truth, inside)
+    )
+    return {
+        "pooled": pooled,
+        "away_from_borders": away,
+        "borders": float(borders.mean()),
+        "errors_at_borders": float((labels != truth)[borders].sum() / max(1, (labels != truth).sum())),
+        "sha256": {name: sha256(path) for name, path in checkpoints.items()},
+        "data_sha256": data_hash(images, truth),
+    }
 
 
 def speed(checkpoints: dict[str, Path], data: Path, turns: int) -> dict[str, Any]:

@@ -219,7 +219,10 @@ def report(result: dict[str, Any]) -> str:
             "## All together",
             f"The mean of the probabilities of {', '.join(TITLES[name] for name in part['sha256'])}: mIoU "
             f"{pooled['mean_iou']:.4f}; cytoplasm {cytoplasm}, cell membrane {membrane}, mitochondria {mitochondria} "
-            f"({stamp(part['measured']).rstrip('.')}).",
+            f"({stamp(part['measured']).rstrip('.')}). {part['errors_at_borders']:.0%} of its errors are in the "
+            f"{part['borders']:.0%} of the pixels that lie on either side of where classes meet in the truth. Without "
+            f"these the mIoU is {part['away_from_borders']['mean_iou']:.4f}, that of cell membrane "
+            f"{part['away_from_borders']['iou'][1]:.4f}.",
         ]
     if parts := result.get("speed"):
         blocks += [

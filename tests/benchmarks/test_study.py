@@ -106,6 +106,15 @@ def test_the_ensemble_is_the_mean_of_its_networks(
     expected = evaluate(as_stack((mean.argmax(1) + 1).astype(np.uint8)), as_stack(truth)).pooled.mean_iou
     known = json.loads(out.read_text())["ensemble"]
     assert known["pooled"]["mean_iou"] == pytest.approx(expected, abs=1e-3)
+    assert 0 < known["borders"] < 0.5
+    assert 0 <= known["errors_at_borders"] <= 1
+    borders = np.zeros(truth.shape, bool)
+    for axis in (1, 2):
+        differ = np.diff(truth, axis=axis) != 0
+        for side in ((1, 0), (0, 1)):
+            borders |= np.pad(differ, [side if each == axis else (0, 0) for each in range(3)])
+    away = evaluate(as_stack((mean.argmax(1) + 1).astype(np.uint8)), as_stack(np.where(borders, 0, truth)))
+    assert known["away_from_borders"]["mean_iou"] == pytest.approx(away.pooled.mean_iou, abs=1e-3)
     assert "The mean of the probabilities of U-Net, TransUNet: mIoU" in out.with_suffix(".md").read_text()
 
     study.main([*common, "unet"])  # takes nothing away
