@@ -85,6 +85,18 @@ def test_pixel_size_is_asked_once_and_checked(open_widget: Any, qtbot: Any, fini
     assert widget.pixel_size.value == 5.0
 
 
+def test_pixels_that_are_not_square_are_mentioned(open_widget: Any, stack: np.ndarray) -> None:
+    widget = open_widget(stack)
+    flat = widget.viewer.add_image(stack, name="flat", scale=(50, 4, 8), units=("nm", "nm", "nm"))
+    widget.image.value = flat
+    assert widget.pixel_size.value == 6
+    assert widget.marked("pixel_size")
+    assert "not square, 4 x 8 nm (y, x)" in widget.problem.value
+    assert widget.run_button.enabled
+    widget.pixel_size.value = 4.0  # the user knows better, and is told of that alone
+    assert "the value entered here is used instead" in widget.problem.value
+
+
 def test_choices_that_cannot_work_are_marked(open_widget: Any, stack: np.ndarray) -> None:
     widget = open_widget(stack)
     widget.precision.value = "int8"  # the engine is torch

@@ -16,9 +16,17 @@ from napari_drososeg._widgets import checks, pixel_size
 from napari_drososeg._widgets.fields import MARK
 from napari_drososeg._widgets.form import Form
 from napari_drososeg._widgets.job import Job, Scope, halo_of, read_pixels
-from napari_drososeg._widgets.layers import image_problem, shape_of, shows_sections, stack_of, view_of
+from napari_drososeg._widgets.layers import (
+    image_problem,
+    shape_of,
+    shows_sections,
+    stack_of,
+    view_of,
+    voxel_size_of,
+)
 from napari_drososeg.data.contrast import looks_inverted
 from napari_drososeg.inference import PredictConfig
+from napari_drososeg.io.units import not_square
 
 if TYPE_CHECKING:
     import napari
@@ -200,7 +208,7 @@ class Choice(Form):
         if said and own and abs(said - own) > 0.01 * own:
             return f"The image gives a pixel size of {own:g} nm; the value entered here is used instead. 0 restores it."
         if said or own:
-            return None
+            return None if said else not_square(voxel_size_of(self._image))
         return (
             f"The image does not give its pixel size. Is {self.pixel_size.value:g} nm right? You are asked once: "
             "Segment uses the value shown here."

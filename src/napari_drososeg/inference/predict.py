@@ -24,6 +24,7 @@ from napari_drososeg.inference.rescaling import grid_for
 from napari_drososeg.inference.results import Finisher, Result, Task, needed_output
 from napari_drososeg.inference.tiling import Grid, Region, align_up, check_region, plan_tiles
 from napari_drososeg.io import Stack
+from napari_drososeg.io.units import not_square
 from napari_drososeg.zoo import DEFAULT_NETWORK, find_network
 
 OUTPUTS = frozenset({"labels", "probabilities", "entropy"})
@@ -292,12 +293,8 @@ class Predictor:
         size = self.config.pixel_size or stack.pixel_size
         if size is None:
             self._tell(f"The pixel size is unknown; the network's own, {self.spec.pixel_size:g} nm, is assumed.")
-        elif not self.config.pixel_size and not stack.has_square_pixels:
-            _, y, x = stack.voxel_size
-            self._tell(
-                f"The pixels are not square, {y:g} x {x:g} nm (y, x), and taken for squares of {size:g} nm: resample "
-                "the image if the labels are poor."
-            )
+        elif not self.config.pixel_size and (notice := not_square(stack.voxel_size)):
+            self._tell(notice)
         return grid_for(stack.shape[1:], size, self.spec.pixel_size, name=stack.name)
 
     def bytes_per_pixel(self) -> float:

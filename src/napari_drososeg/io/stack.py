@@ -68,12 +68,6 @@ class Stack:
         _, y, x = self.voxel_size
         return None if y is None or x is None else (y + x) / 2
 
-    @property
-    def has_square_pixels(self) -> bool:
-        """Whether y and x voxel size are the same within a fiftieth, or one is unknown."""
-        _, y, x = self.voxel_size
-        return y is None or x is None or abs(y - x) <= 0.02 * max(y, x)
-
     def read(self, z: int, ys: slice = slice(None), xs: slice = slice(None)) -> NDArray[Any]:
         """Read one section or a region of it.
 

@@ -65,3 +65,14 @@ def plausible(nanometres: float | None) -> float | None:
     if nanometres is None or not _PLAUSIBLE_NM[0] <= nanometres <= _PLAUSIBLE_NM[1]:
         return None
     return nanometres
+
+
+def not_square(voxel_size: VoxelSize) -> str | None:
+    """Say that y and x of a voxel size (z, y, x), nm, differ by more than a fiftieth; None where they do not."""
+    _, y, x = voxel_size
+    if y is None or x is None or abs(y - x) <= 0.02 * max(y, x):
+        return None
+    return (
+        f"The pixels are not square, {y:g} x {x:g} nm (y, x), and taken for squares of {(y + x) / 2:g} nm: resample "
+        "the image if the labels are poor."
+    )
