@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 import ceiling
 from contestants import BASELINE, CONTESTANTS, REFERENCE
 from napari_drososeg.checkpoint import load_spec, sha256
-from napari_drososeg.inference.config import cpu_has_bf16
+from napari_drososeg.inference.config import cpu_has_bf16, processor_name
 from napari_drososeg.zoo import find_network
 
 HERE = Path(__file__).resolve().parent
@@ -208,16 +208,16 @@ def machine() -> dict[str, str]:
     """Say what it ran on."""
     from importlib.metadata import PackageNotFoundError, version
 
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        cpu = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor()
     packages = {}
     for name in ("torch", "openvino", "monai", "nncf", "numpy"):
         with contextlib.suppress(PackageNotFoundError):  # some benchmarks do without some of them
             packages[name] = version(name)
-    return {"processor": cpu, "cores": str(os.cpu_count()), "python": platform.python_version(), **packages}
+    return {
+        "processor": processor_name(),
+        "cores": str(os.cpu_count()),
+        "python": platform.python_version(),
+        **packages,
+    }
 
 
 def table(result: dict[str, Any]) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ import torch
 from torch.nn import functional
 
 from napari_drososeg.data.sections import AnnotatedSection, annotated_section
+from napari_drososeg.inference.config import processor_name
 from napari_drososeg.models import create_model
 from napari_drososeg.samples import synthetic_stack
 from napari_drososeg.training import TrainConfig, Training, preferred_precision
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ratio = result["bare"] / result["core"]
     print(
         f"{options.architecture} {widths}, batch {options.batch} of {options.patch} px, {preferred_precision()}, "
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}\n"
+        f"{processor_name()}, {os.cpu_count()} cores, torch {torch.__version__}\n"
         f"core {result['core']:.3f} s a step, bare loop {result['bare']:.3f} s a step, ratio {ratio:.3f} "
         f"(goal: at least {GOAL})"
     )

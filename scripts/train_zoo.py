@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from napari_drososeg.data.augmentation import Augmentation
 from napari_drososeg.data.sections import AnnotatedSection, annotated_section
 from napari_drososeg.evaluation import evaluate
 from napari_drososeg.inference import PredictConfig, Predictor, predict
+from napari_drososeg.inference.config import processor_name
 from napari_drososeg.io import as_stack, atomic
 from napari_drososeg.losses import LossConfig
 from napari_drososeg.models import ARCHITECTURES
@@ -227,14 +227,8 @@ def measure_speed(checkpoint: Path, turns: int = 3) -> dict[str, object]:
         times.append(time.perf_counter() - start)
     return {
         "megapixels_per_second": round(stack.shape[1] * stack.shape[2] / median(times[1:]) / 1e6, 2),  # 0 compiles
-        "measured_on": f"{predictor.description}, {processor()}, {os.cpu_count()} cores",
+        "measured_on": f"{predictor.description}, {processor_name()}, {os.cpu_count()} cores",
     }
-
-
-def processor() -> str:
-    """Return the name of the processor."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def ship(path: Path, development: Path, registry: Path = REGISTRY) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from napari_drososeg.checkpoint import load_spec, sha256
+from napari_drososeg.inference.config import processor_name
 from napari_drososeg.zoo import find_card
 from napari_drososeg.zoo.facts import facts
 
@@ -72,7 +74,8 @@ def test_what_ships_says_how_good_and_how_fast_it_is(
     said = dict(facts(card.spec))
     assert said["mean IoU"].startswith(f"{train_zoo.score(development)['mean_iou']:.4g} (sections 13-15")
     assert "4 steps" in said["development run"]
-    assert "Mpx/s" in said["speed"]
+    assert f"{processor_name()}, {os.cpu_count()} cores" in said["speed"]
+    assert f"on {processor_name()}, {os.cpu_count()} cores" in said["training"]
 
 
 def test_too_large_a_network_does_not_get_in(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

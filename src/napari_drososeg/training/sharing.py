@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from napari_drososeg.checkpoint import NetworkSpec, save_checkpoint
 from napari_drososeg.classes import ClassTable
 from napari_drososeg.data.normalisation import Normalisation, Statistics
 from napari_drososeg.data.sections import AnnotatedSection
-from napari_drososeg.inference.config import PredictConfig
+from napari_drososeg.inference.config import PredictConfig, processor_name
 from napari_drososeg.inference.halo import measure_halo
 from napari_drososeg.inference.tiling import align_up, global_halo
 from napari_drososeg.io import as_stack, atomic
@@ -129,7 +128,7 @@ def describe(training: Training) -> dict[str, Any]:
             if curve and key in curve[0]
         },
         "minutes": round(training.seconds / 60, 1),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {training.fabric.device.type}, "
+        "machine": f"{processor_name()}, {os.cpu_count()} cores, {training.fabric.device.type}, "
         f"torch {torch.__version__}",
     }
 
