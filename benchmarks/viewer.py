@@ -109,9 +109,9 @@ def measure(network: str | None, data: str | None, sections: int) -> dict[str, A
     """
     import napari
 
-    from napari_drososeg._widgets.job import Scope
-    from napari_drososeg._widgets.reader import image_tuple
-    from napari_drososeg._widgets.segment import SegmentWidget
+    from napari_drososeg._widgets.files.reader import image_tuple
+    from napari_drososeg._widgets.segment.widget import SegmentWidget
+    from napari_drososeg._widgets.work.job import Scope
 
     stack = open_stack(data)
     viewer = napari.Viewer(show=True)

@@ -69,7 +69,7 @@ def inside(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """
     import napari
 
-    from napari_drososeg._widgets.retrain import RetrainWidget
+    from napari_drososeg._widgets.retrain.widget import RetrainWidget
 
     viewer = napari.Viewer(show=True)
     viewer.open(str(path), plugin="napari-drososeg")

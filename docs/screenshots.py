@@ -54,9 +54,9 @@ def segment_picture(path: Path, network: str | None, theme: str) -> None:
     from napari.layers import Layer
     from qtpy.QtCore import Qt
 
-    from napari_drososeg._widgets.job import Scope
-    from napari_drososeg._widgets.sample_data import drosophila_vnc_sample, synthetic_sample
-    from napari_drososeg._widgets.segment import SegmentWidget
+    from napari_drososeg._widgets.files.sample_data import drosophila_vnc_sample, synthetic_sample
+    from napari_drososeg._widgets.segment.widget import SegmentWidget
+    from napari_drososeg._widgets.work.job import Scope
     from napari_drososeg.errors import DrososegError
 
     attribution = "Gerhard et al. 2013, doi 10.6084/m9.figshare.856713, CC BY-NC-SA 3.0"
@@ -107,8 +107,8 @@ def retrain_picture(path: Path, network: str | None, theme: str) -> None:
     from napari.layers import Layer
     from qtpy.QtCore import Qt
 
-    from napari_drososeg._widgets.retrain import RetrainWidget
-    from napari_drososeg._widgets.sample_data import drosophila_vnc_sample, synthetic_sample
+    from napari_drososeg._widgets.files.sample_data import drosophila_vnc_sample, synthetic_sample
+    from napari_drososeg._widgets.retrain.widget import RetrainWidget
     from napari_drososeg.errors import DrososegError
 
     attribution = "Gerhard et al. 2013, doi 10.6084/m9.figshare.856713, CC BY-NC-SA 3.0"
@@ -181,8 +181,8 @@ def batch_picture(path: Path, network: str | None, theme: str) -> None:
     from PIL import Image
     from qtpy.QtCore import Qt
 
-    from napari_drososeg._widgets.batch import BatchWidget
-    from napari_drososeg._widgets.sample_data import synthetic_folder
+    from napari_drososeg._widgets.batch.widget import BatchWidget
+    from napari_drososeg._widgets.files.sample_data import synthetic_folder
 
     folder = synthetic_folder()
     (folder / "08.tif").write_bytes((folder / "00.tif").read_bytes()[:100_000])

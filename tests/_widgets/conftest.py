@@ -82,7 +82,7 @@ def open_widget(make_napari_viewer: Any, qtbot: Any) -> Callable[..., Any]:
     """Give a viewer with the Segment widget docked, on the tiny network with the torch engine (quick to start)."""
 
     def build(data: Any = None, *, viewer: Any = None, **layer: Any) -> Any:
-        from napari_drososeg._widgets.segment import SegmentWidget
+        from napari_drososeg._widgets.segment.widget import SegmentWidget
 
         viewer = viewer if viewer is not None else make_napari_viewer(show=True)
         if data is not None:
@@ -102,12 +102,12 @@ def open_widget(make_napari_viewer: Any, qtbot: Any) -> Callable[..., Any]:
 @pytest.fixture
 def open_retrain(make_napari_viewer: Any, qtbot: Any, zoo_with_tiny: Path) -> Callable[..., Any]:
     """Give a viewer with the widget docked, on the tiny network."""
-    from napari_drososeg._widgets import preferences
+    from napari_drososeg._widgets.controls import preferences
 
     preferences.save("segment", {"device": "cpu", "engine": "torch", "precision": "f32"})
 
     def build(file: Path | None = None, *, data: Any = None, viewer: Any = None) -> Any:
-        from napari_drososeg._widgets.retrain import RetrainWidget
+        from napari_drososeg._widgets.retrain.widget import RetrainWidget
 
         viewer = viewer if viewer is not None else make_napari_viewer(show=True)
         if file is not None:

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 
-from napari_drososeg._widgets import store
-from napari_drososeg._widgets.annotating import ImageAnnotation
-from napari_drososeg._widgets.error_maps import MARK
-from napari_drososeg._widgets.layers import Target, Targets
-from napari_drososeg._widgets.overview import LOCKED, TRAINS
-from napari_drososeg._widgets.reviewing import own_classes
+from napari_drososeg._widgets.layers.error_maps import MARK
+from napari_drososeg._widgets.layers.targets import Target, Targets
+from napari_drososeg._widgets.retrain.annotating import ImageAnnotation
+from napari_drososeg._widgets.retrain.overview import LOCKED, TRAINS
+from napari_drososeg._widgets.retrain.reviewing import own_classes
+from napari_drososeg._widgets.work import store
 from napari_drososeg.classes import DROSOPHILA_CLASSES
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.workspace import open_workspace

@@ -20,7 +20,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QMessageBox
 from typer.testing import CliRunner
 
-from napari_drososeg._widgets.worker import State
+from napari_drososeg._widgets.work.worker import State
 from napari_drososeg.io import read_labels
 
 PATIENCE = 900_000
@@ -47,7 +47,7 @@ def open_batch(make_napari_viewer: Any, qtbot: Any, converted: Path) -> Callable
     """
 
     def build(source: Path | None = None, engine: str = "torch") -> Any:
-        from napari_drososeg._widgets.batch import BatchWidget
+        from napari_drososeg._widgets.batch.widget import BatchWidget
 
         shutil.copytree(converted, os.environ["DROSOSEG_CACHE"], dirs_exist_ok=True)
         viewer = make_napari_viewer(show=True)

@@ -15,12 +15,12 @@ import tifffile
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QMessageBox
 
-from napari_drososeg._widgets import preferences
-from napari_drososeg._widgets.batch_job import BatchJob, clean_path, in_words
-from napari_drososeg._widgets.batch_outlook import UNDRAWN, FileRow, look_at
-from napari_drososeg._widgets.batch_record import record_text
-from napari_drososeg._widgets.file_table import FileTable
-from napari_drososeg._widgets.opening import show_result
+from napari_drososeg._widgets.batch.file_table import FileTable
+from napari_drososeg._widgets.batch.job import BatchJob, clean_path, in_words
+from napari_drososeg._widgets.batch.opening import show_result
+from napari_drososeg._widgets.batch.outlook import UNDRAWN, FileRow, look_at
+from napari_drososeg._widgets.batch.record import record_text
+from napari_drososeg._widgets.controls import preferences
 from napari_drososeg.batch import Batch
 from napari_drososeg.inference import PredictConfig
 from napari_drososeg.zoo import find_card
@@ -58,7 +58,7 @@ def done(job: BatchJob) -> BatchJob:
 @pytest.fixture
 def widget(make_napari_viewer: Any, qtbot: Any) -> Any:
     """The widget in a viewer that is not shown."""
-    from napari_drososeg._widgets.batch import BatchWidget
+    from napari_drososeg._widgets.batch.widget import BatchWidget
 
     widget = BatchWidget(make_napari_viewer(show=False))
     qtbot.addWidget(widget)
@@ -252,7 +252,7 @@ def test_the_record_is_shown_before_a_run(done: BatchJob) -> None:
 
 
 def test_choices_are_remembered(widget: Any, qtbot: Any, folder: Path) -> None:
-    from napari_drososeg._widgets.batch import BatchWidget
+    from napari_drososeg._widgets.batch.widget import BatchWidget
 
     choose(
         qtbot,

@@ -14,7 +14,7 @@ from napari.utils.notifications import NotificationSeverity, notification_manage
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
-from napari_drososeg._widgets.comparison_checks import KnownValues
+from napari_drososeg._widgets.evaluate.checks import KnownValues
 from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable, SegmentationClass
 from napari_drososeg.metrics import Scores, confusion_matrix
 
@@ -39,7 +39,7 @@ def open_evaluate(make_napari_viewer: Any, qtbot: Any) -> Callable[..., Any]:
     """Give a viewer with labels layers and the Evaluate widget docked."""
 
     def build(labels: Any = None, truth: Any = None, **arguments: Any) -> Any:
-        from napari_drososeg._widgets.evaluate import EvaluateWidget
+        from napari_drososeg._widgets.evaluate.widget import EvaluateWidget
 
         viewer = make_napari_viewer(show=True)
         for name, data in (("said", labels), ("right", truth)):
@@ -170,7 +170,7 @@ def test_the_error_map_is_drawn_in_place(open_evaluate: Any, qtbot: Any, done: A
 
 
 def test_only_what_was_segmented_is_judged(open_evaluate: Any, qtbot: Any, done: Any, pair: Any) -> None:
-    from napari_drososeg._widgets.layers import Targets
+    from napari_drososeg._widgets.layers.targets import Targets
 
     labels, truth = np.maximum(pair[0], 1), pair[1]
     widget = open_evaluate(truth=truth)
@@ -207,7 +207,7 @@ def test_only_what_was_segmented_is_judged(open_evaluate: Any, qtbot: Any, done:
 
 
 def test_a_section_that_is_only_begun_is_said(open_evaluate: Any, pair: Any) -> None:
-    from napari_drososeg._widgets.layers import Targets
+    from napari_drososeg._widgets.layers.targets import Targets
 
     widget = open_evaluate(truth=pair[1])
     viewer = widget.viewer
@@ -229,8 +229,8 @@ def test_a_section_that_is_only_begun_is_said(open_evaluate: Any, pair: Any) -> 
 def test_what_an_earlier_network_left_is_not_taken_for_that_of_the_last() -> None:
     from napari.components import ViewerModel
 
-    from napari_drososeg._widgets.comparison_checks import sections_of
-    from napari_drososeg._widgets.layers import Targets
+    from napari_drososeg._widgets.evaluate.checks import sections_of
+    from napari_drososeg._widgets.layers.targets import Targets
 
     viewer = ViewerModel()
     image = viewer.add_image(np.zeros((5, 8, 8), np.uint8), name="em")
@@ -253,7 +253,7 @@ def test_what_an_earlier_network_left_is_not_taken_for_that_of_the_last() -> Non
 def test_kinds_of_layers(
     kind: str, open_evaluate: Any, qtbot: Any, done: Any, pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_drososeg._widgets import store
+    from napari_drososeg._widgets.work import store
     from napari_drososeg.evaluation import truth as reading
 
     labels, truth = pair

@@ -8,10 +8,18 @@ import pytest
 from magicgui.widgets import CheckBox, ComboBox, LineEdit
 from qtpy.QtWidgets import QLabel
 
-from napari_drososeg._widgets.fields import FieldForm, button_line, column, foldaway, note, progress_bar, show_fraction
-from napari_drososeg._widgets.legend import Legend
-from napari_drososeg._widgets.retrain_form import RetrainForm
-from napari_drososeg._widgets.reviewing import own_classes
+from napari_drososeg._widgets.controls.fields import (
+    FieldForm,
+    button_line,
+    column,
+    foldaway,
+    note,
+    progress_bar,
+    show_fraction,
+)
+from napari_drososeg._widgets.controls.legend import Legend
+from napari_drososeg._widgets.retrain.form import RetrainForm
+from napari_drososeg._widgets.retrain.reviewing import own_classes
 from napari_drososeg.classes import DROSOPHILA_CLASSES
 
 LONG = "ssTEM of the ventral nerve cord, second animal, aligned"

@@ -10,8 +10,8 @@ import tifffile
 import zarr
 from npe2 import DynamicPlugin, PluginManager, PluginManifest
 
-from napari_drososeg._widgets.reader import get_reader, read_layers
-from napari_drososeg._widgets.sample_data import drosophila_vnc_sample, synthetic_sample
+from napari_drososeg._widgets.files.reader import get_reader, read_layers
+from napari_drososeg._widgets.files.sample_data import drosophila_vnc_sample, synthetic_sample
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.io import write_labels
 

@@ -15,13 +15,13 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_drososeg._widgets import grey_values, pixel_size
-from napari_drososeg._widgets.grey_values import GreyValues
-from napari_drososeg._widgets.overview import LOCKED, TRAINS
-from napari_drososeg._widgets.regions import RECTANGLE
-from napari_drososeg._widgets.reviewing import own_classes
-from napari_drososeg._widgets.training_run import Stage
-from napari_drososeg._widgets.training_state import TrainingState
+from napari_drososeg._widgets.controls import grey_values, pixel_size
+from napari_drososeg._widgets.controls.grey_values import GreyValues
+from napari_drososeg._widgets.retrain.overview import LOCKED, TRAINS
+from napari_drososeg._widgets.retrain.regions import RECTANGLE
+from napari_drososeg._widgets.retrain.reviewing import own_classes
+from napari_drososeg._widgets.retrain.training_run import Stage
+from napari_drososeg._widgets.retrain.training_state import TrainingState
 from napari_drososeg.workspace import START, open_workspace
 from napari_drososeg.workspace.recipes import RetrainSettings
 from napari_drososeg.workspace.suggest import Suggestion
@@ -206,7 +206,7 @@ def test_the_whole_loop(open_retrain: Any, qtbot: Any, file: Path) -> None:
     assert workspace.rounds.in_use == START
     assert layer.name == "em [Tiny U-Net]"
 
-    from napari_drososeg._widgets.segment import SegmentWidget
+    from napari_drososeg._widgets.segment.widget import SegmentWidget
     from napari_drososeg.checkpoint import load_model
 
     segment = SegmentWidget(widget.viewer)
@@ -320,7 +320,7 @@ def test_the_curve_is_of_the_classes_that_were_trained(open_retrain: Any, stack:
 def test_the_pixel_size_is_asked_where_the_image_does_not_say_it(
     open_retrain: Any, qtbot: Any, stack: np.ndarray
 ) -> None:
-    from napari_drososeg._widgets.segment import SegmentWidget
+    from napari_drososeg._widgets.segment.widget import SegmentWidget
 
     widget = open_retrain(data=stack)
     image = widget.image.value
@@ -413,7 +413,7 @@ def test_grey_values_are_taken_as_the_user_said(
 
 
 def test_labels_that_were_segmented_inverted_are_retrained_so(open_retrain: Any, qtbot: Any, stack: np.ndarray) -> None:
-    from napari_drososeg._widgets.segment import SegmentWidget
+    from napari_drososeg._widgets.segment.widget import SegmentWidget
 
     widget = open_retrain(data=255 - stack)
     segment = SegmentWidget(widget.viewer)
@@ -480,8 +480,8 @@ def test_closing_while_it_trains_keeps_what_was_learnt(open_retrain: Any, qtbot:
 
 
 def test_painting_while_tiles_come_in(open_retrain: Any, qtbot: Any, many_sections: Any, tmp_path: Path) -> None:
-    from napari_drososeg._widgets.job import Scope
-    from napari_drososeg._widgets.segment import SegmentWidget
+    from napari_drososeg._widgets.segment.widget import SegmentWidget
+    from napari_drososeg._widgets.work.job import Scope
 
     tifffile.imwrite(tmp_path / "em.tif", many_sections(30, 96, 96), photometric="minisblack")
     widget = open_retrain(tmp_path / "em.tif")
@@ -588,7 +588,7 @@ def test_labels_from_elsewhere_and_own_classes(open_retrain: Any, qtbot: Any, fi
     widget.annotation.flush()
     assert widget.annotation.overview.trains[1:4].tolist() == [1, 100, 0]  # a prediction is no annotation
     # classes of one's own need another folder
-    from napari_drososeg._widgets.reviewing import own_classes
+    from napari_drososeg._widgets.retrain.reviewing import own_classes
 
     other = widget.new_labels(own_classes("nucleus, vesicle"))
     assert widget.target is other
@@ -627,7 +627,7 @@ def test_the_default_network_is_marked_as_in_the_segment_widget(
 def test_choices_persist(open_retrain: Any, make_napari_viewer: Any, qtbot: Any, file: Path) -> None:
     widget = open_retrain(file)
     widget.effort.value, widget.loss.value, widget.outline.value = "thorough", "dice", False
-    from napari_drososeg._widgets.retrain import RetrainWidget
+    from napari_drososeg._widgets.retrain.widget import RetrainWidget
 
     again = RetrainWidget(make_napari_viewer())
     qtbot.addWidget(again)

@@ -20,27 +20,28 @@ from hypothesis import strategies as st
 from napari.components import ViewerModel
 from typer.main import get_command
 
-from napari_drososeg._widgets import preferences, training_run
-from napari_drososeg._widgets.grey_values import GreyValues
-from napari_drososeg._widgets.layers import Targets
-from napari_drososeg._widgets.repainting import Repainter, predict_config
-from napari_drososeg._widgets.reviewing import own_classes
-from napari_drososeg._widgets.round_difference import Pair, RoundComparer, _differences
-from napari_drososeg._widgets.round_networks import card_of, save_as_network
-from napari_drososeg._widgets.rounds_table import rows, score_words
-from napari_drososeg._widgets.strip import cells
-from napari_drososeg._widgets.training_process import TrainingProcess
-from napari_drososeg._widgets.training_run import Stage, TrainingRun, image_file
-from napari_drososeg._widgets.training_state import (
+from napari_drososeg._widgets.controls import preferences
+from napari_drososeg._widgets.controls.grey_values import GreyValues
+from napari_drososeg._widgets.files.writer import classes_of
+from napari_drososeg._widgets.layers.targets import Targets
+from napari_drososeg._widgets.retrain import training_run
+from napari_drososeg._widgets.retrain.repainting import Repainter, predict_config
+from napari_drososeg._widgets.retrain.reviewing import own_classes
+from napari_drososeg._widgets.retrain.round_difference import Pair, RoundComparer, _differences
+from napari_drososeg._widgets.retrain.round_networks import card_of, save_as_network
+from napari_drososeg._widgets.retrain.rounds_table import rows, score_words
+from napari_drososeg._widgets.retrain.strip import cells
+from napari_drososeg._widgets.retrain.training_process import TrainingProcess
+from napari_drososeg._widgets.retrain.training_run import Stage, TrainingRun, image_file
+from napari_drososeg._widgets.retrain.training_state import (
     TrainingState,
     arguments,
     command_line,
     expected_seconds,
     remember_speed,
 )
-from napari_drososeg._widgets.worker import Control
-from napari_drososeg._widgets.workspace_folder import folder_of
-from napari_drososeg._widgets.writer import classes_of
+from napari_drososeg._widgets.retrain.workspace_folder import folder_of
+from napari_drososeg._widgets.work.worker import Control
 from napari_drososeg.checkpoint import load_model
 from napari_drososeg.cli import app
 from napari_drososeg.errors import DrososegError

@@ -11,9 +11,9 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QLabel
 
-from napari_drososeg._widgets.job import Scope
-from napari_drososeg._widgets.work import SPINNER_PERCENT
-from napari_drososeg._widgets.worker import State
+from napari_drososeg._widgets.work.job import Scope
+from napari_drososeg._widgets.work.work import SPINNER_PERCENT
+from napari_drososeg._widgets.work.worker import State
 from napari_drososeg.io import read_labels
 
 # napari's own label colours, made by scikit-image
@@ -91,7 +91,7 @@ def test_run_fills_a_labels_layer(
 def test_orientations_reach_the_result_and_the_estimate(
     open_widget: Any, qtbot: Any, finish: Any, settle: Any, stack: np.ndarray, zoo_with_tiny: Any
 ) -> None:
-    from napari_drososeg._widgets import preferences
+    from napari_drososeg._widgets.controls import preferences
 
     widget = open_widget(stack)
     widget.scope.value = Scope.SECTION
@@ -377,7 +377,7 @@ def test_choices_persist_but_not_the_images(
     widget.pixel_size.value = 5.0
     click(qtbot, widget.run_button)
     finish(widget)
-    from napari_drososeg._widgets.segment import SegmentWidget
+    from napari_drososeg._widgets.segment.widget import SegmentWidget
 
     viewer = make_napari_viewer()
     viewer.add_image(stack, name="another")
@@ -393,8 +393,8 @@ def test_choices_persist_but_not_the_images(
 
 
 def test_choices_are_kept_without_a_run(make_napari_viewer: Any, qtbot: Any) -> None:
-    from napari_drososeg._widgets import preferences
-    from napari_drososeg._widgets.segment import SegmentWidget
+    from napari_drososeg._widgets.controls import preferences
+    from napari_drososeg._widgets.segment.widget import SegmentWidget
 
     preferences.save("segment", {"network": "tiny", "device": "cuda:1"})
     viewer = make_napari_viewer(show=True)
@@ -444,14 +444,14 @@ def test_what_napari_imports_late_is_imported_by_a_thread(
 ) -> None:
     import threading
 
-    from napari_drososeg._widgets import segment
+    from napari_drososeg._widgets.segment import widget
 
     imported: list[tuple[str, bool]] = []
 
     def import_module(name: str) -> None:
         imported.append((name, threading.current_thread() is threading.main_thread()))
 
-    monkeypatch.setattr(segment, "import_module", import_module)
+    monkeypatch.setattr(widget, "import_module", import_module)
     open_widget(stack)
     qtbot.waitUntil(lambda: imported == [("pandas", False)], timeout=10_000)
 

@@ -12,8 +12,8 @@ import pytest
 from napari.layers import Labels
 from qtpy.QtCore import QCoreApplication, QEvent, Qt
 
-from napari_drososeg._widgets.job import Scope
-from napari_drososeg._widgets.layers import view_of
+from napari_drososeg._widgets.layers.images import view_of
+from napari_drososeg._widgets.work.job import Scope
 from napari_drososeg.checkpoint import load_model, save_checkpoint, sha256
 from napari_drososeg.inference import PredictConfig, predict
 from napari_drososeg.io import as_stack

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_drososeg._widgets import checks, preferences
-from napari_drososeg._widgets.job import Job, Scope, command_line, duration, read_pixels
-from napari_drososeg._widgets.legend import percentages
-from napari_drososeg._widgets.network_card import details, licence_note, summary
-from napari_drososeg._widgets.ordering import (
+from napari_drososeg._widgets.controls import checks, preferences
+from napari_drososeg._widgets.controls.legend import percentages
+from napari_drososeg._widgets.controls.network_card import details, licence_note, summary
+from napari_drososeg._widgets.work.job import Job, Scope, command_line, duration, read_pixels
+from napari_drososeg._widgets.work.ordering import (
     DoneMap,
     View,
     area,
@@ -27,7 +27,7 @@ from napari_drososeg._widgets.ordering import (
     unfinished,
     visit_order,
 )
-from napari_drososeg._widgets.store import LabelsStore, pieces
+from napari_drososeg._widgets.work.store import LabelsStore, pieces
 from napari_drososeg.inference import PredictConfig
 from napari_drososeg.samples import synthetic_stack
 
@@ -74,7 +74,7 @@ def test_the_view_has_moved_when_its_middle_was_out_of_sight() -> None:
 
 
 def test_a_pan_brings_what_is_seen_now_first(zoo_with_tiny: Path) -> None:
-    from napari_drososeg._widgets.worker import Control, Piece, segment
+    from napari_drososeg._widgets.work.worker import Control, Piece, segment
     from napari_drososeg.inference import Predictor
     from napari_drososeg.io import as_stack
 
@@ -98,8 +98,8 @@ def test_a_pan_brings_what_is_seen_now_first(zoo_with_tiny: Path) -> None:
 
 
 def test_what_is_seen_and_the_rest_make_one_blended_section(global_network: Path) -> None:
-    from napari_drososeg._widgets import worker
-    from napari_drososeg._widgets.worker import Control, Planned
+    from napari_drososeg._widgets.work import worker
+    from napari_drososeg._widgets.work.worker import Control, Planned
     from napari_drososeg.inference import Predictor, predict
     from napari_drososeg.io import as_stack
 
@@ -144,7 +144,7 @@ def test_what_is_seen_and_the_rest_make_one_blended_section(global_network: Path
 @pytest.mark.parametrize("halo", ["default", "exact"])
 @pytest.mark.parametrize("rect", [None, (5, 700, 300, 401)])
 def test_expected_work_is_what_will_be_read(pixel_size: Any, halo: Any, rect: Any, zoo_with_tiny: Path) -> None:
-    from napari_drososeg._widgets.choice import tile_edge
+    from napari_drososeg._widgets.segment.choice import tile_edge
     from napari_drososeg.inference import Predictor
     from napari_drososeg.io import as_stack
     from napari_drososeg.zoo import find_card
@@ -167,8 +167,8 @@ def test_int8_is_calibrated_once_for_the_same_pixels(
 ) -> None:
     from napari.components import ViewerModel
 
-    from napari_drososeg._widgets import running
-    from napari_drososeg._widgets.layers import stack_of
+    from napari_drososeg._widgets.layers.images import stack_of
+    from napari_drososeg._widgets.segment import running
     from napari_drososeg.zoo import find_card
 
     used: list[Any] = []

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_drososeg._widgets import files
-from napari_drososeg._widgets.store import new_scratch, scratch_root
+from napari_drososeg._widgets.files import dialogs
+from napari_drososeg._widgets.work.store import new_scratch, scratch_root
 
 
 def test_the_pixel_size_follows_the_layers_scale(open_widget: Any, stack: np.ndarray) -> None:
@@ -61,11 +61,11 @@ def test_a_renamed_save_asks_before_it_replaces(
     open_widget: Any, stack: np.ndarray, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     widget = open_widget(stack)
-    kind = next(k for k, (form, _) in files.FORMATS.items() if form == "tiff")
-    answers = iter([files.QMessageBox.StandardButton.No, files.QMessageBox.StandardButton.Yes])
+    kind = next(k for k, (form, _) in dialogs.FORMATS.items() if form == "tiff")
+    answers = iter([dialogs.QMessageBox.StandardButton.No, dialogs.QMessageBox.StandardButton.Yes])
     (tmp_path / "labels.tif").touch()
     # the two dialogs of Qt block; what they answer is the user's part
-    monkeypatch.setattr(files.QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "labels"), kind))
-    monkeypatch.setattr(files.QMessageBox, "question", lambda *_: next(answers))
-    assert files.save_dialog(widget, "labels") is None
-    assert files.save_dialog(widget, "labels") == (tmp_path / "labels.tif", "tiff")
+    monkeypatch.setattr(dialogs.QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "labels"), kind))
+    monkeypatch.setattr(dialogs.QMessageBox, "question", lambda *_: next(answers))
+    assert dialogs.save_dialog(widget, "labels") is None
+    assert dialogs.save_dialog(widget, "labels") == (tmp_path / "labels.tif", "tiff")

@@ -14,8 +14,8 @@ from napari.layers import Labels
 from napari.utils.notifications import NotificationSeverity, notification_manager
 from qtpy.QtCore import Qt
 
-from napari_drososeg._widgets.job import Scope
-from napari_drososeg._widgets.worker import State
+from napari_drososeg._widgets.work.job import Scope
+from napari_drososeg._widgets.work.worker import State
 
 # napari's own label colours, made by scikit-image
 
@@ -158,7 +158,7 @@ def test_a_zoo_without_networks_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from napari_drososeg import zoo
-    from napari_drososeg._widgets.segment import SegmentWidget
+    from napari_drososeg._widgets.segment.widget import SegmentWidget
 
     (zoo_with_tiny / "tiny.safetensors").unlink()
     rows = {"unet": {"title": "U", "file": "u.safetensors", "sha256": "0" * 64, "bytes": 9}}
@@ -188,7 +188,7 @@ def test_scratch_that_cannot_be_written_ends_the_run(
     said: list[Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from napari_drososeg._widgets import store
+    from napari_drososeg._widgets.work import store
 
     monkeypatch.setattr(store, "IN_MEMORY_BYTES", 1000)
     widget = open_widget(many_sections(40, 96, 96))
@@ -433,7 +433,7 @@ def test_large_stacks_live_on_disk(
 ) -> None:
     import zarr
 
-    from napari_drososeg._widgets import store
+    from napari_drososeg._widgets.work import store
 
     monkeypatch.setattr(store, "IN_MEMORY_BYTES", 1000)
     widget = open_widget(stack)

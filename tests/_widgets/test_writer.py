@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_drososeg._widgets.reader import read_layers
-from napari_drososeg._widgets.writer import write_labels_layer
+from napari_drososeg._widgets.files.reader import read_layers
+from napari_drososeg._widgets.files.writer import write_labels_layer
 from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable, SegmentationClass
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.io import read_labels

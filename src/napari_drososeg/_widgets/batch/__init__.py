@@ -1,0 +1,1 @@
+"""Batch predict: a folder of images to a folder of labels."""

@@ -1,0 +1,1 @@
+"""Controls that several widgets have, and what is remembered and checked of them."""

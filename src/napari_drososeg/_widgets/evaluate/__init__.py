@@ -1,0 +1,1 @@
+"""Evaluate: a labels layer against a true one."""

@@ -1,0 +1,1 @@
+"""Files in the viewer: the reader, the writer, samples and the dialogs that the widgets share."""

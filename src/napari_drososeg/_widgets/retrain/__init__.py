@@ -1,0 +1,1 @@
+"""Annotate and retrain: paint over what is wrong, press Retrain, look again."""

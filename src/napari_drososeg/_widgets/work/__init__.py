@@ -1,0 +1,1 @@
+"""Jobs and the worker threads that do them, and the arrays into which they write."""
