@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from napari_drososeg.classes import DROSOPHILA_CLASSES
 from napari_drososeg.data import measure, normalise
 from napari_drososeg.data.augmentation import Augmentation
-from napari_drososeg.data.patches import AnnotatedSection
+from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.losses import LossConfig
 from napari_drososeg.metrics import Scores, confusion_matrix
 from napari_drososeg.models import create_model

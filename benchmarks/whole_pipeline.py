@@ -13,14 +13,14 @@ from pathlib import Path
 from contestants import peak_bytes
 from napari_drososeg.inference import PredictConfig, Predictor, write_behind
 from napari_drososeg.inference.reading import TileReader
-from napari_drososeg.io import LabelsWriter, Stack, read_stack
+from napari_drososeg.io import Stack, open_labels_writer, read_stack
 
 
 def from_files_to_files(predictor: Predictor, folder: Path, out: Path) -> float:
     """Predict a folder of sections into one TIFF; seconds."""
     start = time.perf_counter()
     stack = read_stack(folder)
-    with LabelsWriter.open(out, stack.shape, "tiff", predictor.spec.classes) as writer:
+    with open_labels_writer(out, stack.shape, "tiff", predictor.spec.classes) as writer:
         results = predictor.run(stack, predictor.plan(stack))
         for _ in write_behind(results, lambda r: writer.write(r.z, r.labels, r.slices)):
             pass

@@ -161,7 +161,7 @@ def save_checkpoint(path: str | Path, state: dict[str, Tensor], spec: NetworkSpe
     Raises
     ------
     DrososegError
-        If a tensor does not fit into half precision, or the file cannot be written.
+        If a tensor is not finite or does not fit into half precision, or the file cannot be written.
     """
     import torch
     from safetensors.torch import save
@@ -174,7 +174,8 @@ def save_checkpoint(path: str | Path, state: dict[str, Tensor], spec: NetworkSpe
         if half and tensor.is_floating_point():
             tensor = tensor.to(torch.float16)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise DrososegError(f"The weights '{name}' are not finite; '{path}' was not written.")
+            what = "too large for half precision" if bool(torch.isfinite(value).all()) else "not finite"
+            raise DrososegError(f"The weights '{name}' are {what}; '{path}' was not written.")
         tensors[name] = tensor
     return atomic.write_bytes(Path(path), save(tensors, metadata={HEADER_KEY: spec.to_json()}))
 

@@ -290,6 +290,7 @@ class TestCommand:
             (("--workers", 2, "--scheduler", "x:1"), "contradict"),
             (("--block", "2,64"), "is not a block size"),
             (("--block", "2,64,64"), "needs a .zarr output"),
+            (("-o", "x.zarr", "--block", "16,1500,1500"), "Blocks of 16,1500,1500 cannot be written"),
             (("--areas", "a.txt"), "written as .csv"),
             (("--pattern", "s*"), "select files one by one"),
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,20 @@ def test_outputs_never_replace_inputs(tmp_path: Path) -> None:
     (inner / "a.tif").write_bytes(b"x")
     with pytest.raises(DrososegError, match="contains the input"):
         plan_job(inner / "a.tif", str(inner), None)
+
+
+def test_a_file_is_known_under_another_name(sections: Path, tmp_path: Path) -> None:
+    """As where names may differ in case: neither may be written over the other."""
+    other = tmp_path / "Labels.tif"
+    os.link(sections / "9.tif", other)
+    with pytest.raises(DrososegError, match="is the input itself"):
+        plan_job(sections / "9.tif", str(other), None)
+
+
+def test_sections_of_a_stack_as_png_do_not_mix_with_those_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "in" / "fly").mkdir(parents=True)
+    for name in ("fly.tif", "fly/0000.tif", "other.tif"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    with pytest.raises(DrososegError, match=r"fly\.tif' and the labels of .*0000\.tif' would both be .*out/fly'"):
+        plan_job(tmp_path / "in", str(tmp_path / "out"), "png", subfolders=True)
+    assert len(plan_job(tmp_path / "in", str(tmp_path / "out"), "tiff", subfolders=True).items) == 3

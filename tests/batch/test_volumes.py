@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,6 +17,7 @@ import zarr
 
 from napari_drososeg.batch import Batch, BatchConfig, Event, Manifest, Part
 from napari_drososeg.batch.blocks import tile_for_blocks
+from napari_drososeg.classes import DROSOPHILA_CLASSES
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import PredictConfig, Predictor
 from napari_drososeg.inference import predict as predict_in_memory
@@ -321,3 +323,14 @@ def test_a_full_disk_ends_the_run_and_not_only_its_blocks(
     (volume / "c" / "0" / "0" / "0").write_bytes(b"damaged")  # one of the blocks fails, here for another reason
     assert "damaged" in finished(batch)[0]
     assert Manifest(batch.manifest.path).blocks["out.zarr"] == {}  # where 8 could be made
+
+
+def test_threads_do_not_end_each_others_configuration(tmp_path: Path) -> None:
+    """Blocks of zeros are written by any number of threads of a dask worker."""
+    volume = LabelsVolume(tmp_path / "l.zarr", (1, 64, 4096), (1, 64, 64))
+    volume.create(DROSOPHILA_CLASSES, (50.0, 4.6, 4.6), "l")
+    before = zarr.config.get("array.write_empty_chunks")
+    with ThreadPoolExecutor(8) as pool:
+        written = pool.map(lambda k: volume.write(0, (0, 0, k), np.zeros((1, 64, 64), np.uint8)), range(64))
+        assert len({block.file for block in written}) == 1
+    assert zarr.config.get("array.write_empty_chunks") == before

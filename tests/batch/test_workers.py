@@ -18,6 +18,9 @@ import pytest
 
 from napari_drososeg.batch import BatchConfig, Event, Manifest
 from napari_drososeg.batch.executors import LocalWorkers, ThisProcess, _Worker
+from napari_drososeg.batch.inspection import series_of
+from napari_drososeg.batch.survey import plan_survey, surveyed
+from napari_drososeg.data.normalisation import Normalisation
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import PredictConfig
 
@@ -182,3 +185,18 @@ def test_stopping_keeps_no_process(make: Any, volume: Path, tmp_path: Path) -> N
     events.close()
     assert not multiprocessing.active_children()
     assert len(Manifest(batch.manifest.path).blocks["out.zarr"]) == 2
+
+
+def test_a_survey_finds_relative_inputs_from_anywhere(
+    make: Any, volume: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of a cluster have working folders of their own."""
+    monkeypatch.chdir(volume.parent)
+    batch = make(Path(volume.name), tmp_path / "out.zarr", CONFIG)
+    (opened,) = batch.opened(batch.waiting)
+    (series,) = series_of([opened])
+    (task,) = plan_survey([[place for _, place in series]], Normalisation(), CONFIG.predict)
+    monkeypatch.chdir(tmp_path.parent)
+    update = list(ThisProcess().run([task]))[-1]
+    assert update.receipt is not None
+    assert [found.error for found in surveyed(task, update.receipt).values()] == [None] * 5

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_drososeg.batch.fingerprints import fingerprint
 from napari_drososeg.checkpoint import load_model, save_checkpoint
 from napari_drososeg.zoo import list_networks, user_folder
 
@@ -132,3 +133,9 @@ def test_quiet_leaves_out_notices(drososeg: Run, own: Path, tmp_path: Path) -> N
         quiet = drososeg(*arguments, "--quiet")
         assert quiet.stderr == ""
         assert "tiny" in quiet.stdout
+
+
+def test_a_link_that_leads_nowhere_hinders_nobody(drososeg: Run, stack_folder: Path) -> None:
+    (stack_folder / "s9.#tif").symlink_to("someone@elsewhere.1234")  # an editor's lock
+    assert len(fingerprint(stack_folder)) == 32
+    assert "on disk" in drososeg("info", stack_folder).stdout

@@ -334,3 +334,8 @@ def test_a_speed_is_that_of_predicting(drososeg: Run, stack_file: Path, tmp_path
     assert "3 x 96 x 80 (z, y, x), " in drawn
     assert "Mpx/s" not in drawn  # only overlays were drawn
     assert "PyTorch" not in drawn
+
+
+def test_a_name_keeps_its_dots_inside_the_file(tmp_path: Path, stack_file: Path, predict: Run) -> None:
+    predict(stack_file, "-o", tmp_path / "fly.2.ome.zarr")
+    assert zarr.open_group(tmp_path / "fly.2.ome.zarr", mode="r").attrs["ome"]["multiscales"][0]["name"] == "fly.2"

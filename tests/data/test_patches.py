@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from napari_drososeg.data.augmentation import PRESETS, Augmentation
-from napari_drososeg.data.patches import AnnotatedSection, Batch, LabelledPixels, PatchSampler
+from napari_drososeg.data.patches import Batch, LabelledPixels, PatchSampler
 from napari_drososeg.data.prefetch import Prefetch, threads_for
+from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.errors import DrososegError
 
 OFF = PRESETS["none"]

@@ -50,15 +50,17 @@ def test_batch_then_tile_are_halved_and_results_stay_the_same(tiny_network, text
     assert np.mean(labels == predict(stack, tiny_network, config)) > 0.999
 
 
-def test_a_device_that_is_full_hands_over_to_the_processor(tiny_network, texture):
+def test_a_device_that_is_full_hands_over_to_the_processor(tiny_network, texture, monkeypatch):
     stack = as_stack(texture, voxel_size=(50, 4.6, 4.6))
-    notices = []
+    notices, remembered = [], []
     predictor = Predictor(tiny_network, CONFIG, notify=notices.append)
+    monkeypatch.setattr(predictor._network, "remember_speed", lambda *speed: remembered.append(speed))
     predictor._network.engine = SmallMemory(predictor._network.engine, 0)
     predictor._network.choice = replace(predictor._network.choice, device="cuda:0")
     tasks = Predictor(tiny_network, CONFIG).plan(stack)
     predictor.config = replace(CONFIG, batch=1)
     assert len(list(predictor.run(stack, tasks))) == len(tasks)
+    assert remembered == []  # the time of two devices together is that of none
     assert notices[-1] == "The device ran out of memory; continuing on the processor."
     assert predictor.description == "CPU, PyTorch, " + predictor.description.rsplit(" ", 1)[1]
 

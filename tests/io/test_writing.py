@@ -14,7 +14,7 @@ from PIL import Image
 
 from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable, SegmentationClass
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.io import LabelsWriter, Stack, read_labels, read_stack, write_labels
+from napari_drososeg.io import Stack, open_labels_writer, read_labels, read_stack, write_labels
 from napari_drososeg.io.lazy import LazyArray
 from napari_drososeg.io.targets import resolve_target
 
@@ -53,7 +53,7 @@ def test_round_trip(tmp_path: Path, labels: NDArray[np.uint8], form: str) -> Non
 def test_tiles_in_any_order(tmp_path: Path, labels: NDArray[np.uint8], form: str) -> None:
     rng = np.random.default_rng(4)
     tiles = [(z, y, x) for z in range(3) for y in range(0, 70, 33) for x in range(0, 1101, 257)]
-    with LabelsWriter.open(tmp_path / TARGETS[form], labels.shape, form, DROSOPHILA_CLASSES, SIZE) as writer:
+    with open_labels_writer(tmp_path / TARGETS[form], labels.shape, form, DROSOPHILA_CLASSES, SIZE) as writer:
         for i in rng.permutation(len(tiles)):
             z, y, x = tiles[i]
             part = labels[z, y : y + 33, x : x + 257]
@@ -67,7 +67,7 @@ def test_tiles_in_any_order(tmp_path: Path, labels: NDArray[np.uint8], form: str
 
 @pytest.mark.parametrize("form", TARGETS)
 def test_what_is_not_written_is_unlabelled_and_complete(tmp_path: Path, form: str) -> None:
-    with LabelsWriter.open(tmp_path / TARGETS[form], (3, 20, 30), form) as writer:
+    with open_labels_writer(tmp_path / TARGETS[form], (3, 20, 30), form) as writer:
         writer.write(1, np.full((20, 30), 3))
         writer.write(2, np.full((4, 30), 2), (slice(8, 12), slice(None)))
     stack = read_stack(writer.path)  # refuses missing chunks
@@ -78,14 +78,14 @@ def test_what_is_not_written_is_unlabelled_and_complete(tmp_path: Path, form: st
 def test_abort_leaves_nothing_and_keeps_what_was_there(tmp_path: Path, labels: NDArray[np.uint8], form: str) -> None:
     path = write_labels(tmp_path / TARGETS[form], labels, format=form)
     before = sorted(p.name for p in tmp_path.iterdir())
-    writer = LabelsWriter.open(path, labels.shape, form)
+    writer = open_labels_writer(path, labels.shape, form)
     writer.write(0, labels[1])
     assert left_over(tmp_path)
     writer.abort()
     with pytest.raises(DrososegError, match="already closed"):
         writer.write(1, labels[1])
     assert writer.close() == path  # closed already: does nothing
-    with pytest.raises(DrososegError, match="Label 300"), LabelsWriter.open(path, labels.shape, form) as writer:
+    with pytest.raises(DrososegError, match="Label 300"), open_labels_writer(path, labels.shape, form) as writer:
         writer.write(0, labels[1].astype(int) + 300 - labels[1])
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     np.testing.assert_array_equal(read_labels(path).data, labels)
@@ -253,7 +253,7 @@ def test_names_get_their_ending() -> None:
 def test_more_than_four_gigabytes_is_bigtiff(tmp_path: Path) -> None:
     """Sparse on disk: only two sections are really written."""
     shape = (3, 40000, 40000)
-    writer = LabelsWriter.open(tmp_path / "big.tif", shape)
+    writer = open_labels_writer(tmp_path / "big.tif", shape)
     writer.write(2, np.full((1, 40000), 3), (slice(39999, 40000), slice(None)))
     writer._release()  # without the sync of five gigabytes of holes
     with tifffile.TiffFile(writer.temporary) as tif:
@@ -266,7 +266,7 @@ def test_more_than_four_gigabytes_is_bigtiff(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
 def test_a_full_disk_leaves_nothing(tmp_path: Path, labels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = LabelsWriter.open(tmp_path / "a.tif", labels.shape)
+    writer = open_labels_writer(tmp_path / "a.tif", labels.shape)
     with Path("/dev/full").open("wb", buffering=0) as full, monkeypatch.context() as patch:
         own = writer._file
         patch.setattr(writer, "_file", full)
@@ -281,7 +281,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, labels: NDArray[np.uint8], m
 def test_a_full_disk_is_named_although_closing_the_file_fails_again(
     tmp_path: Path, labels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = LabelsWriter.open(tmp_path / "a.tif", labels.shape)
+    writer = open_labels_writer(tmp_path / "a.tif", labels.shape)
     writer._file.close()
     # Buffered, as the writer's own file is, which is what closing it trips over.
     monkeypatch.setattr(writer, "_file", Path("/dev/full").open("wb"))  # noqa: SIM115

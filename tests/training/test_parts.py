@@ -233,3 +233,15 @@ def test_the_halo_is_measured_on_what_the_network_was_trained_on(
     monkeypatch.setattr(sharing, "measure_halo", look)
     sharing.find_halo(tiny_network, load_spec(tiny_network), [section])
     np.testing.assert_array_equal(seen[0], section.image)
+
+
+def test_a_long_curve_keeps_its_end(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    section = annotated_section(pixels, pixels % 3 + 1, "0")
+    training = Training([section], TrainConfig(steps=2, patch=64, accelerator="cpu"), folder=tmp_path)
+    training.curve = [{"step": float(step), "loss": 1 / step} for step in range(1, 81)]
+    steps = sharing.describe(training)["curve"]["step"]
+    assert steps[-1] == 80
+    assert len(steps) <= sharing.CURVE_POINTS
+    training.curve = []
+    assert sharing.describe(training)["curve"] == {}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from napari_drososeg.classes import DROSOPHILA_CLASSES
@@ -108,6 +109,7 @@ def test_counts_are_those_of_the_array(writes: list[tuple[int, int, int, int]], 
     corners=st.lists(st.tuples(st.floats(-5, 25), st.floats(-5, 30)), min_size=3, max_size=7),
     box=st.tuples(st.integers(0, 10), st.integers(0, 10), st.integers(1, 10), st.integers(1, 15)),
 )
+@example(corners=[(0.0, 0.0), (0.0, 0.0), (2.2e-311, 1.0)], box=(0, 0, 1, 1))  # an edge as good as level
 def test_a_lasso_holds_the_pixels_whose_centre_is_inside(
     corners: list[tuple[float, float]], box: tuple[int, int, int, int]
 ) -> None:
@@ -118,7 +120,7 @@ def test_a_lasso_holds_the_pixels_whose_centre_is_inside(
             crossings = 0
             for (y0, x0), (y1, x1) in zip(corners, [*corners[1:], corners[0]], strict=True):
                 if min(y0, y1) <= y < max(y0, y1):
-                    crossings += np.ceil(x0 + (y - y0) * ((x1 - x0) / (y1 - y0))) <= x
+                    crossings += np.ceil(x0 + (y - y0) / (y1 - y0) * (x1 - x0)) <= x
             assert found[y - ys.start, x - xs.start] == (crossings % 2 == 1)
 
 
@@ -370,3 +372,15 @@ def test_an_image_is_known_by_few_reads_of_small_sections(monkeypatch: pytest.Mo
     monkeypatch.setattr(identity, "WHOLE", 0)  # as of large sections: blocks, and the same digest
     assert ImageIdentity.of(as_stack(data)).sha256 == known.sha256
     assert data.reads == 3 + 27
+
+
+def test_a_file_system_without_locks_is_worked_on(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    workspace.close()
+
+    def without(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", without)
+    with open_workspace(workspace.folder) as opened:
+        paint(opened)

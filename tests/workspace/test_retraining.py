@@ -456,3 +456,17 @@ def test_suggestions_leave_out_what_is_annotated(annotated: Annotated, tiny_netw
     assert by_difference[0].score == pytest.approx(float((labels[0] != labels[1]).mean()), abs=1e-3)
     workspace.regions.add(1, shown=lambda z, y, x: truth[z, y, x], locked=True)
     assert next(module.suggest(workspace, stack, predictor, sections=[1])).score == 0
+
+
+def test_strokes_in_the_corner_of_a_section_of_any_size(tiny_network: Path) -> None:
+    from contextlib import nullcontext
+
+    from napari_drososeg.workspace import adaptation
+
+    image, strokes = np.zeros((520, 514), np.float32), np.zeros((520, 514), np.uint8)
+    strokes[-8:, -8:-4], strokes[-8:, -4:] = 1, 2
+    parts = adaptation.crops([image], [strokes])
+    assert [known.shape for _, known in parts] == [(174, 172)]
+    _, model = load_model(tiny_network)
+    for magnification in adaptation.MAGNIFICATIONS:
+        assert adaptation.stroke_loss(model, parts, nullcontext, magnification=magnification) > 0

@@ -6,11 +6,12 @@
 
 from __future__ import annotations
 
+from napari_drososeg.batch.config import BatchConfig
 from napari_drososeg.batch.manifest import Manifest, manifest_path
 from napari_drososeg.batch.outcomes import Event, Outcome
 from napari_drososeg.batch.plan import Item, Job, Part, plan_job
 from napari_drososeg.batch.preflight import Preflight
-from napari_drososeg.batch.runner import Batch, BatchConfig
+from napari_drososeg.batch.runner import Batch
 
 __all__ = [
     "Batch",

@@ -52,7 +52,8 @@ class Executor(ABC):
     def run(self, tasks: Iterable[Task]) -> Generator[Update]:
         """Do tasks in about their order.
 
-        Closing the generator stops: what is being done is given up and leaves nothing that shows.
+        Closing the generator stops: what is being done is given up and leaves nothing that shows. On a cluster it is
+        finished by the worker that has it, under a name that ends in ``.part``.
 
         Yields
         ------

@@ -34,7 +34,7 @@ def fingerprint(path: Path) -> str:
             file = Path(folder) / name
             if is_clutter(file):
                 continue
-            stat = file.stat()
+            stat = file.stat() if file.exists() else file.lstat()  # a link that leads nowhere
             relative = os.path.relpath(file, path)
             digest.update(f"{relative}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]

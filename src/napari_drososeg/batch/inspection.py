@@ -71,7 +71,7 @@ def series_of(inputs: Sequence[Opened]) -> Iterator[list[tuple[Opened, Place]]]:
     """Group sections that are neighbours: those of a stack, and those of consecutive files of one section and size."""
     singles: list[tuple[Opened, Place]] = []
     for each in inputs:
-        places = [(each, Place(each.item.source, each.fingerprint, z)) for z in each.sections]
+        places = [(each, Place(each.item.source.absolute(), each.fingerprint, z)) for z in each.sections]
         if each.shape[0] > 1:
             yield places
             continue

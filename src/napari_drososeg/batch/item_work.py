@@ -23,15 +23,15 @@ from napari_drososeg.inference import Predictor
 from napari_drososeg.io import atomic
 
 if TYPE_CHECKING:
-    from napari_drososeg.batch.runner import Batch
+    from napari_drososeg.batch.state import BatchState
 
 
 class ItemWork:
-    """Does items of a run, whose manifest and outcomes it fills; see `napari_drososeg.batch.runner.Batch`.
+    """Does items of a run, whose manifest and outcomes it fills; see `BatchState`.
 
     Parameters
     ----------
-    batch : Batch
+    batch : BatchState
         The run.
     predictor : Predictor
         Its network.
@@ -41,7 +41,7 @@ class ItemWork:
         Whether to stop.
     """
 
-    def __init__(self, batch: Batch, predictor: Predictor, executor: Executor, stop: Callable[[], bool]) -> None:
+    def __init__(self, batch: BatchState, predictor: Predictor, executor: Executor, stop: Callable[[], bool]) -> None:
         self.batch = batch
         self.config = batch.config
         self.manifest = batch.manifest

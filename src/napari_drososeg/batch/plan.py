@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.io.folder import SECTION_SUFFIXES, natural_key
-from napari_drososeg.io.targets import FORMATS, Format, format_of, is_name_for, stem_of
+from napari_drososeg.io.targets import FORMATS, Format, format_of, is_name_for, same_file, stem_of
 from napari_drososeg.io.zarr_stack import is_zarr
 
 if TYPE_CHECKING:
@@ -175,6 +175,14 @@ def plan_job(
                 f"'{other.name}' and '{item.source.name}' would both be written to '{item.target.name}'; "
                 "rename one of them."
             )
+    if form == "png":  # several sections become a folder
+        folders = {folder: item.source for item in items for folder in item.target.parents}
+        for item in items:
+            if inside := folders.get(item.target.with_suffix("")):
+                raise DrososegError(
+                    f"The sections of '{item.source}' and the labels of '{inside}' would both be written into "
+                    f"'{item.target.with_suffix('')}'; rename one of them, or choose another format than png."
+                )
     return Job(tuple(items), form, target, tuple(left_out), tuple(p for p in given if subfolders and p.is_dir()))
 
 
@@ -230,7 +238,7 @@ def guarded(item: Item, folder: Path | None = None) -> Item:
     source, target = item.source.resolve(), item.target.resolve()
     if folder is not None and folder.resolve() not in item.target.parent.resolve().joinpath("x").parents:
         raise DrososegError(f"'{item.target.parent}' is a link that points outside '{folder}'; remove it.")
-    if source == target:
+    if same_file(item.source, item.target):
         raise DrososegError(f"'{item.target}' is the input itself; choose another output.")
     if source in target.parents:
         raise DrososegError(

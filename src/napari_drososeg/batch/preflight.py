@@ -14,9 +14,9 @@ from napari_drososeg.inference.memory import free_memory
 from napari_drososeg.io import atomic
 
 if TYPE_CHECKING:
+    from napari_drososeg.batch.config import BatchConfig
     from napari_drososeg.batch.inspection import Opened
     from napari_drososeg.batch.plan import Job
-    from napari_drososeg.batch.runner import BatchConfig
     from napari_drososeg.inference import Predictor
     from napari_drososeg.zoo import NetworkCard
 

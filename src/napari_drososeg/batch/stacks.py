@@ -18,7 +18,7 @@ from napari_drososeg.batch.tasks import Progress, Receipt, Setup, count_labels, 
 from napari_drososeg.checkpoint import NetworkSpec
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.inference import Predictor, Result, write_behind
-from napari_drososeg.io import Format, LabelsWriter, Stack, atomic
+from napari_drososeg.io import Format, Stack, atomic, open_labels_writer
 from napari_drososeg.io.marks import KEY
 
 PROBABILITY_CHUNK = 512
@@ -115,7 +115,7 @@ def predict_stack(
     outputs = frozenset({"labels"} if probabilities is None else {"labels", "probabilities"})
     n_results = sum(task.tile.writes for task in tasks)
     yield Progress(0, n_results)
-    labels = LabelsWriter.open(target, stack.shape, form, spec.classes, stack.voxel_size)
+    labels = open_labels_writer(target, stack.shape, form, spec.classes, stack.voxel_size)
     partial: Path | None = None
     try:
         array, partial = (None, None) if probabilities is None else begin_probabilities(probabilities, spec, stack)
@@ -138,6 +138,7 @@ def predict_stack(
         if partial is not None and probabilities is not None:
             with writing(probabilities):
                 atomic.sync(partial)
+        digest = file_checksum(temporary)
     except BaseException:
         labels.abort()
         if partial is not None:
@@ -148,7 +149,7 @@ def predict_stack(
         "probabilities": None if partial is None else [str(partial), str(probabilities)],
         "shape": list(stack.shape),
         "counts": {str(z): row for z, row in counts.items()},
-        "checksum": file_checksum(temporary),
+        "checksum": digest,
         "engine": predictor.description,
     }
     return facts, time.monotonic() - started
@@ -188,7 +189,10 @@ def predict_file(
                 facts, seconds = end.value
                 break
             show(stack.name, progress.done, progress.total)
-    put_in_place(facts)
+    try:
+        put_in_place(facts)
+    finally:
+        discard(facts)
     counts = np.sum(list(facts["counts"].values()), axis=0)
     return Path(facts["labels"][1]), [int(n) for n in counts], seconds
 

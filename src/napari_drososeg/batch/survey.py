@@ -89,7 +89,6 @@ class SurveyTask:
     def steps(self) -> Generator[Progress, None, Receipt]:
         """See `Task`."""
         started = time.monotonic()
-        notices: list[str] = []
         before = None if self.before is None else _thumbnail(self.before)
         reader: TileReader | None = None
         opened: Path | None = None
@@ -98,7 +97,7 @@ class SurveyTask:
             try:
                 stack = open_input(place.source, place.fingerprint)
                 if reader is None or place.source != opened:
-                    reader, opened = TileReader(stack, self.normalisation, self.config, notices.append), place.source
+                    reader, opened = TileReader(stack, self.normalisation, self.config, _found_by_quality), place.source
                 found = reader.statistics(place.z)
                 now = Thumbnail(stack, place.z)
                 rows.append([measure_section(now, before).to_list(), [found.mean, found.std], None])
@@ -107,7 +106,11 @@ class SurveyTask:
                 rows.append([None, None, reason(error)])
                 before = None
             yield Progress(k, len(self.places))
-        return Receipt({"sections": rows}, time.monotonic() - started, notices=tuple(notices))
+        return Receipt({"sections": rows}, time.monotonic() - started)
+
+
+def _found_by_quality(_notice: str) -> None:
+    """Say nothing of constant sections: `judge` finds them."""
 
 
 def _thumbnail(place: Place) -> Thumbnail | None:

@@ -149,11 +149,11 @@ def load(setup: Setup) -> Loaded:
         return _loaded[setup]
 
 
-def keep(setup: Setup, predictor: Predictor, notices: list[str]) -> None:
-    """Use a predictor that is loaded already, which tells `notices`, for the tasks done in this process."""
+def keep(setup: Setup, predictor: Predictor) -> None:
+    """Use a predictor that is loaded already, and whose notices go elsewhere, for the tasks done in this process."""
     with _loading:
         _loaded.clear()
-        _loaded[setup] = Loaded(predictor, notices)
+        _loaded[setup] = Loaded(predictor, [])
 
 
 def forget() -> None:
@@ -171,7 +171,7 @@ def _opened(source: Path, _fingerprint: str) -> Stack:
 
 def open_input(source: Path, fingerprint: str) -> Stack:
     """Open an input, once in each process for every state of it: a folder may have thousands of headers."""
-    return _opened(source, fingerprint)
+    return _opened(source.absolute(), fingerprint)
 
 
 def peak_bytes() -> int | None:

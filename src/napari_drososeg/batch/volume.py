@@ -19,7 +19,7 @@ from napari_drososeg.batch.preflight import free_space
 from napari_drososeg.batch.tasks import Receipt, Setup
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.io import atomic
-from napari_drososeg.io.targets import check_replaceable
+from napari_drososeg.io.targets import check_replaceable, stem_of
 from napari_drososeg.io.zarr_volume import Index, LabelsVolume
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class VolumeJob:
         atomic.remove(self.volume.path)
         self.volume.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.volume.create(classes, voxel_size, self.item.target.name.split(".")[0])
+            self.volume.create(classes, voxel_size, stem_of(self.item.target))
         except OSError as error:
             raise DrososegError(f"'{self.item.target}' cannot be written: {error.strerror or error}.") from error
         manifest.note_volume(self.item, **self.fixed())

@@ -30,7 +30,7 @@ class Work(ItemWork):
         self._calibrate()
         self._begin()
         if not self.executor.elsewhere:
-            keep(self.setup, self.predictor, [])
+            keep(self.setup, self.predictor)
         inputs: list[Opened] = []
         for item, found in zip(waiting, self.batch.opened(waiting), strict=True):
             if isinstance(found, str):

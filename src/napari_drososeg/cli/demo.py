@@ -108,10 +108,9 @@ def write_inputs(folder: Path, stack: Stack, truth: NDArray[Any]) -> dict[str, P
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
     image = folder / "image.tif"
-    partial = atomic.temporary_sibling(image)
     voxel = stack.voxel_size
     known = all(v is not None for v in voxel)
-    try:
+    with atomic.replacing(image) as partial:
         # ImageJ's way to say the voxel size is the one most programs read.
         tifffile.imwrite(
             partial,
@@ -120,9 +119,6 @@ def write_inputs(folder: Path, stack: Stack, truth: NDArray[Any]) -> dict[str, P
             metadata={"axes": "ZYX", **({"spacing": voxel[0] / 1000, "unit": "um"} if known else {})},  # type: ignore[operator]
             resolution=(1000 / voxel[2], 1000 / voxel[1]) if known else None,  # type: ignore[operator]
         )
-        atomic.put_in_place(partial, image)
-    finally:
-        atomic.remove(partial)
     return {"image": image, "truth": write_labels(folder / "truth.tif", truth, voxel_size=voxel)}
 
 

@@ -105,13 +105,15 @@ def check_targets(inputs: tuple[Path, ...], csv: Path | None, error_map: Path | 
     DrososegError
         Naming the file and the option.
     """
+    from napari_drososeg.io.targets import same_file
+
     wanted = [("--csv", csv, (".csv",)), ("--error-map", error_map, (".tif", ".tiff", ".png"))]
     for option, path, suffixes in wanted:
         if path is None:
             continue
         place = path.resolve()
         for source in (each.resolve() for each in inputs):
-            if place == source or source in place.parents:
+            if same_file(place, source) or source in place.parents:
                 raise DrososegError(f"{option} '{path}' is one of the inputs or inside one; choose another path.")
         if path.is_dir() or (path.exists() and path.suffix.lower() not in suffixes):
             raise DrososegError(f"{option} '{path}' exists and is not a {suffixes[0]} file; choose another name.")

@@ -72,12 +72,8 @@ def draw_comparison(
         draw.text((x, HEADER // 2), caption, font=title, fill=INK, anchor="lm")
     y = HEADER + height + LEGEND // 2
     _legend(draw, text, y, canvas.width, classes, notes)
-    partial = atomic.temporary_sibling(path)
-    try:
+    with atomic.replacing(path) as partial:
         canvas.save(partial, format="PNG")
-        atomic.put_in_place(partial, path)
-    finally:
-        atomic.remove(partial)
     return path
 
 

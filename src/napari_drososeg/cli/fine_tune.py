@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -89,7 +89,11 @@ def fine_tune(
     stops, and keeps the best network so far. The result inherits the licence of the network it starts from.
     """
     check_choice("--effort", effort, ("quick", "balanced", "thorough"))
-    check_arguments(images, labels, workspace, output, classes, overwrite=overwrite)
+    if workspace is None:
+        unused = {"--image": image, "--predict": predict}
+    else:
+        unused = {"--sections": sections, "--validate": validate, "--classes": classes}
+    check_arguments(images, labels, workspace, output, unused, overwrite=overwrite)
     from napari_drososeg.workspace import open_workspace
     from napari_drososeg.workspace.recipes import RetrainSettings
 
@@ -131,28 +135,44 @@ def check_arguments(
     labels: Path | None,
     workspace: Path | None,
     output: Path | None,
-    classes: Path | None,
+    unused: Mapping[str, object],
     *,
     overwrite: bool,
 ) -> None:
-    """Refuse, before anything heavy is imported, what cannot be meant.
+    """Refuse, before anything heavy is imported, what cannot be meant, or not be written when all is done.
+
+    Parameters
+    ----------
+    images, labels, workspace, output
+        As given.
+    unused : mapping
+        Options that say nothing in the way that was chosen, with a workspace or without, and their values.
+    overwrite : bool
+        Whether the output may be replaced.
 
     Raises
     ------
     DrososegError
         Saying what is missing.
     """
+    from napari_drososeg.io import atomic
+
     if workspace is None and (images is None or labels is None or output is None):
         raise DrososegError("Give --workspace DIR, or IMAGES LABELS -o NETWORK.safetensors.")
     if workspace is not None and images is not None:
         raise DrososegError("Give either --workspace or IMAGES and LABELS; with --workspace use --image.")
-    if workspace is not None and classes is not None:
-        raise DrososegError("A workspace has its own classes: omit --classes.")
+    if given := [option for option, value in unused.items() if value is not None]:
+        which = "needs --workspace" if workspace is None else "is for IMAGES and LABELS; a workspace has its own"
+        raise DrososegError(f"{given[0]} {which}: omit it.")
     if output is not None:
         if output.suffix != ".safetensors":
             raise DrososegError(f"A network is written as .safetensors, not as '{output.name}'.")
         if output.exists() and not overwrite:
             raise DrososegError(f"'{output}' exists; use --overwrite, or another name.")
+        if output.is_dir():
+            raise DrososegError(f"'{output}' is a folder; choose another name.")
+        if reason := atomic.unwritable(output.parent):
+            raise DrososegError(f"Cannot write '{output}': {reason}; choose another place.")
 
 
 def temporary_workspace(

@@ -95,7 +95,7 @@ def size_on_disk(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
     if path.is_file():
         return path.stat().st_size
-    return sum((Path(folder) / name).stat().st_size for folder, _, names in os.walk(path) for name in names)
+    return sum((Path(folder) / name).lstat().st_size for folder, _, names in os.walk(path) for name in names)
 
 
 def plan(stack: Stack, card: NetworkCard, pixel_size: float | None) -> dict[str, Any]:

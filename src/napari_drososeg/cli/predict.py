@@ -221,7 +221,8 @@ def watch(run: Batch, *, shown: bool, events: bool) -> None:
         elif event.kind == "fault":
             console.say(f"drososeg: {event.text}")
         elif event.outcome is not None:
-            fractions.pop(event.outcome.target, None)
+            if event.item is not None:
+                fractions.pop(event.item.target, None)
             if event.outcome.state == "failed" and not alone:
                 console.say(f"drososeg: {event.outcome.source}: {event.outcome.error}")
         if not alone and event.kind in ("progress", "finished"):

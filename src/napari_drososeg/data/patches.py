@@ -16,10 +16,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 
 from napari_drososeg.data.augmentation import Augmentation, augment
-from napari_drososeg.data.sections import AnnotatedSection, annotated_section
+from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.errors import DrososegError
-
-__all__ = ["AnnotatedSection", "Batch", "LabelledPixels", "PatchSampler", "annotated_section"]
 
 DENSE = 0.5
 """Where at least this share of a section is labelled, patches are drawn anywhere in it, else around labelled pixels."""

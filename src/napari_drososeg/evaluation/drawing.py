@@ -169,11 +169,10 @@ def write_error_maps(path: Path, maps: Iterator[NDArray[np.uint8]], shape: tuple
     Raises
     ------
     DrososegError
-        As `check_error_maps`.
+        As `check_error_maps`, or if it cannot be written.
     """
     check_error_maps(path, shape[0])
-    partial = atomic.temporary_sibling(path)
-    try:
+    with atomic.replacing(path) as partial:
         if path.suffix.lower() == ".png":
             from PIL import Image
 
@@ -191,7 +190,4 @@ def write_error_maps(path: Path, maps: Iterator[NDArray[np.uint8]], shape: tuple
                 bigtiff=big,
                 compression="zlib",
             )
-        atomic.put_in_place(partial, path)
-    finally:
-        atomic.remove(partial)
     return path

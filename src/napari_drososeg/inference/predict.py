@@ -242,7 +242,7 @@ class Predictor:
         )
         output = needed_output(tasks, outputs)
         finisher = Finisher(tasks, outputs)
-        pixels, seconds, calls = 0, 0.0, 0
+        pixels, seconds, calls, began = 0, 0.0, 0, self.choice
         batches = read_ahead(self._read_batches(reader, tasks))
         try:
             for batch, images in batches:
@@ -256,7 +256,7 @@ class Predictor:
                     yield from finisher.finish(task, values)
         finally:
             cast("Any", batches).close()
-            if pixels:
+            if pixels and self.choice == began:  # not the time of two devices together
                 self._network.remember_speed(seconds / pixels, pixels)
 
     def _engine_for(self, stack: Stack, reader: TileReader) -> Engine:

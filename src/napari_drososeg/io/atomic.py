@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from napari_drososeg.errors import DrososegError
@@ -41,12 +44,19 @@ def sync(path: Path) -> None:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Sync `temporary` and give it its name, replacing what has that name.
+    """Sync `temporary` and give it its name, replacing what has that name; a link is replaced, not what it leads to.
 
     A folder is moved aside first and brought back if the new one cannot be renamed.
+
+    Raises
+    ------
+    OSError
+        If it cannot be renamed, or a file would replace a folder.
     """
     sync(temporary)
     if path.is_dir():
+        if not (temporary.is_dir() or path.is_symlink()):
+            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
         aside = temporary_sibling(path)
         path.rename(aside)
         try:
@@ -54,7 +64,7 @@ def put_in_place(temporary: Path, path: Path) -> None:
         except OSError:
             aside.rename(path)
             raise
-        shutil.rmtree(aside)
+        remove(aside)
     else:
         temporary.replace(path)
     sync_folder(path.parent)
@@ -72,8 +82,8 @@ def sync_folder(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or folder if it is there."""
-    if path.is_dir():
+    """Delete a file, a folder or a link if it is there."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
@@ -109,6 +119,26 @@ def unwritable(folder: Path) -> str | None:
         return f"Cannot write to '{there}'"
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write a file or folder to, and then its own name to what was written.
+
+    Raises
+    ------
+    DrososegError
+        If the disk is full or the folder cannot be written to. Then, as after any error, what had the name before is
+        still there, and nothing else is left behind.
+    """
+    temporary = temporary_sibling(path)
+    try:
+        yield temporary
+        put_in_place(temporary, path)
+    except OSError as error:
+        raise DrososegError(f"Cannot write '{path}': {error.strerror or error}.") from error
+    finally:
+        remove(temporary)
+
+
 def write_bytes(path: Path, content: bytes) -> Path:
     """Write a whole file, or leave what was there.
 
@@ -117,12 +147,6 @@ def write_bytes(path: Path, content: bytes) -> Path:
     DrososegError
         If the disk is full or the folder cannot be written to; nothing is left behind.
     """
-    temporary = temporary_sibling(path)
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
-        put_in_place(temporary, path)
-    except OSError as error:
-        raise DrososegError(f"Cannot write '{path}': {error.strerror or error}.") from error
-    finally:
-        remove(temporary)
     return path

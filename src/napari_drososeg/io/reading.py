@@ -49,7 +49,8 @@ def read_labels(path: PathLike | Sequence[PathLike]) -> Stack:
     Parameters
     ----------
     path : path or sequence of paths
-        As for `read_stack`. Palette images give their indices. Missing zarr chunks are unlabelled.
+        As for `read_stack`. Palette images give their indices. Where some chunks of a zarr are missing,
+        nothing is labelled.
 
     Returns
     -------

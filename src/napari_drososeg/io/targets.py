@@ -41,6 +41,11 @@ def stem_of(path: Path) -> str:
     return path.name[: len(path.name) - len(_ending(path))]
 
 
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to the same file or folder, also where their names differ in case only."""
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+
+
 def is_name_for(named: Format | None, chosen: Format) -> bool:
     """Whether a name that asks for one format, or for none, will do for another: OME-TIFF may be called ``.tif``."""
     return named in (None, chosen) or {chosen, named} == {"tiff", "ome-tiff"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +23,16 @@ from napari_drososeg.classes import ClassTable
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.io import atomic
 from napari_drososeg.io.units import VoxelSize
-from napari_drososeg.io.zarr_writer import CHUNK, SMALLEST_LEVEL, label_attributes
+from napari_drososeg.io.zarr_writer import CHUNK, label_attributes, level_shapes
 
 if TYPE_CHECKING:
     import zarr
 
 BLOCK = (16, 2048, 2048)
 """Default block (z, y, x) in px: 64 MB of labels in memory, about 2 MB on disk, a minute of work for a processor."""
+
+_configuring = threading.Lock()
+"""zarr's configuration is that of the process: a thread would end the choice of another."""
 
 Index = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
@@ -78,23 +82,12 @@ class LabelsVolume:
     block: tuple[int, int, int]
 
     def __post_init__(self) -> None:
-        if min(*self.block, *self.shape) < 1 or any(n > CHUNK and n % CHUNK for n in self.block[1:]):
-            shown = ",".join(map(str, self.block))
-            raise DrososegError(
-                f"Blocks of {shown} cannot be written; give three numbers (z, y, x) above 0, and above {CHUNK} px "
-                f"multiples of {CHUNK} for y and x."
-            )
+        check_block(self.block)
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
-        """(Z, Y, X) of each level; every level keeps every second pixel in y and x."""
-        z, y, x = self.shape
-        found, step = [], 1
-        while True:
-            found.append((z, -(-y // step), -(-x // step)))
-            if max(found[-1][1:]) <= SMALLEST_LEVEL:
-                return found
-            step *= 2
+        """(Z, Y, X) of each level."""
+        return level_shapes(self.shape)
 
     def create(self, classes: ClassTable, voxel_size: VoxelSize, name: str) -> None:
         """Write the metadata of all levels; the folder must not exist."""
@@ -206,8 +199,18 @@ class LabelsVolume:
         import zarr
 
         # Blocks of zeros are written as well: what is missing then was lost. An array does not keep this choice.
-        with zarr.config.set({"array.write_empty_chunks": True}):
+        with _configuring, zarr.config.set({"array.write_empty_chunks": True}):
             return zarr.open_array(str(self.path / str(level)), mode=cast("Any", mode))
+
+
+def check_block(block: Index) -> None:
+    """Refuse a block (z, y, x) that is not made of whole chunks."""
+    if min(block) < 1 or any(n > CHUNK and n % CHUNK for n in block[1:]):
+        shown = ",".join(map(str, block))
+        raise DrososegError(
+            f"Blocks of {shown} cannot be written; give three numbers (z, y, x) above 0, and above {CHUNK} px "
+            f"multiples of {CHUNK} for y and x."
+        )
 
 
 def block_shape(shape: tuple[int, int, int], wanted: tuple[int, int, int] | None = None) -> tuple[int, int, int]:

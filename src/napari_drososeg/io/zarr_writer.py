@@ -22,6 +22,16 @@ SMALLEST_LEVEL = 512
 """Levels are added until the longest edge in y and x is at most this."""
 
 
+def level_shapes(shape: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+    """Return the (Z, Y, X) of each level of an image; every level keeps every second pixel in y and x."""
+    z, y, x = shape
+    found, step = [shape], 1
+    while max(found[-1][1:]) > SMALLEST_LEVEL:
+        step *= 2
+        found.append((z, -(-y // step), -(-x // step)))
+    return found
+
+
 def label_attributes(name: str, classes: ClassTable, voxel_size: VoxelSize, n_levels: int) -> dict[str, Any]:
     """Return the attributes of a multiscale label image: OME-Zarr 0.5, and our own mark.
 
@@ -75,11 +85,8 @@ class ZarrWriter(LabelsWriter):
         import zarr
 
         group = zarr.create_group(str(self.temporary), zarr_format=3)
-        z, y, x = self.shape
         self._levels = []
-        step = 1
-        while True:
-            shape = (z, -(-y // step), -(-x // step))
+        for shape in level_shapes(self.shape):
             chunk = (1, min(CHUNK, shape[1]), min(CHUNK, shape[2]))
             level = group.create_array(
                 str(len(self._levels)),
@@ -91,9 +98,6 @@ class ZarrWriter(LabelsWriter):
                 config={"write_empty_chunks": True},
             )
             self._levels.append(level)
-            if max(shape[1:]) <= SMALLEST_LEVEL:
-                break
-            step *= 2
         group.attrs.update(label_attributes(self.name, self.classes, self.voxel_size, len(self._levels)))
         self._written: set[tuple[int, int, int]] = set()
 

@@ -41,10 +41,8 @@ def finish(
     pixel_size: float,
     licence: str,
     data: Mapping[str, Any] | None = None,
-    metrics: Mapping[str, Any] | None = None,
     parent: str | None = None,
     best: bool = True,
-    halo: int | None = None,
 ) -> Path:
     """Write the checkpoint of a training.
 
@@ -64,14 +62,10 @@ def finish(
         SPDX expression of the weights; see `inherit_licence`.
     data : mapping, optional
         What the card says about the training data, such as ``data``, ``sections`` and ``citation``.
-    metrics : mapping, optional
-        Scores for the card; those of the validation that belongs to the weights unless given.
     parent : str, optional
         Name and SHA-256 of the checkpoint it was fine-tuned from.
     best : bool
         As in `Training.weights`.
-    halo : int, optional
-        Default halo in px; measured on the training sections unless given.
 
     Returns
     -------
@@ -100,25 +94,25 @@ def finish(
         halo=0,
         licence=licence,
         training={**(data or {}), **describe(training)},
-        metrics=dict(metrics) if metrics is not None else scores(training, classes, best=best),
+        metrics=scores(training, classes, best=best),
         parent=parent,
         # tiles advance by whole strides, so that one alone could not overlap the next
         tile=max(config.patch, 2 * architecture.stride) if architecture.global_context else 0,
     )
     weights, target = training.weights(best=best), Path(path).absolute()
-    if halo is None:
-        trial = atomic.temporary_sibling(target)
-        try:
-            save_checkpoint(trial, weights, spec)
-            halo = find_halo(trial, spec, training.sections)
-        finally:
-            atomic.remove(trial)
+    trial = atomic.temporary_sibling(target)
+    try:
+        save_checkpoint(trial, weights, spec)
+        halo = find_halo(trial, spec, training.sections)
+    finally:
+        atomic.remove(trial)
     return save_checkpoint(target, weights, dataclasses.replace(spec, halo=halo))
 
 
 def describe(training: Training) -> dict[str, Any]:
     """Return, JSON-ready, how a network was made: recipe, curve, time and machine."""
-    curve = training.curve[:: -(-len(training.curve) // CURVE_POINTS)] if training.curve else []
+    step = -(-len(training.curve) // CURVE_POINTS) or 1
+    curve = training.curve[::-1][::step][::-1]  # from the end, which is what counts
     return {
         "recipe": training.config.recipe(),
         "steps": training.step,

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from napari_drososeg.losses import balanced_weights, cross_entropy
 from napari_drososeg.training.network import norms_of
+from napari_drososeg.training.validation import windows
 from napari_drososeg.workspace.window_inference import as_batch
 
 if TYPE_CHECKING:
@@ -122,14 +123,12 @@ Crop = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
 
 def crops(images: Sequence[NDArray[np.float32]], labels: Sequence[NDArray[np.uint8]]) -> list[Crop]:
-    """Return the parts of images that hold most strokes: on a grid of `CROP` px, the first `CROPS` of them."""
+    """Return the parts of images that hold most strokes: in windows of at most `CROP` px, the first `CROPS` of them."""
     found: list[tuple[int, Crop]] = []
     for image, known in zip(images, labels, strict=True):
-        for y in range(0, image.shape[0], CROP):
-            for x in range(0, image.shape[1], CROP):
-                part = known[y : y + CROP, x : x + CROP]
-                if part.any():
-                    found.append((int(np.count_nonzero(part)), (image[y : y + CROP, x : x + CROP], part)))
+        for window in windows(image.shape, CROP):
+            if (part := known[window]).any():
+                found.append((int(np.count_nonzero(part)), (image[window], part)))
     found.sort(key=lambda f: -f[0])
     return [crop for _, crop in found[:CROPS]]
 
@@ -161,7 +160,7 @@ def stroke_loss(model: nn.Module, parts: Sequence[Crop], autocast: Any, *, magni
         for image, known in parts:
             x = as_batch(image, model)
             if magnification != 1:
-                size = [max(16, round(n * magnification)) for n in image.shape]
+                size = [max(64, round(n * magnification)) for n in image.shape]
                 x = functional.interpolate(x, size=size, mode="bilinear", antialias=magnification < 1)
             logits = model(x).float()
             if weights is None:

@@ -195,8 +195,7 @@ class ChunkedLabels:
         import zarr
         from zarr.codecs import GzipCodec
 
-        temporary = atomic.temporary_sibling(self.path)
-        try:
+        with atomic.replacing(self.path) as temporary:
             zarr.create_array(
                 temporary,
                 shape=self.shape,
@@ -207,11 +206,6 @@ class ChunkedLabels:
                 dimension_names=("z", "y", "x"),
                 zarr_format=3,
             )
-            atomic.put_in_place(temporary, self.path)
-        except OSError as error:
-            raise DrososegError(f"Cannot write '{self.path}': {error.strerror or error}.") from error
-        finally:
-            atomic.remove(temporary)
 
     def _check(self) -> None:
         import zarr

@@ -79,7 +79,7 @@ class ReviewedRegion:
                 continue
             first, last = (int(np.ceil(v)) for v in sorted((y0, y1)))
             rows = np.arange(max(first, ys.start), min(last, ys.stop))
-            columns = np.ceil(x0 + (rows - y0) * ((x1 - x0) / (y1 - y0))).astype(int)
+            columns = np.ceil(x0 + (rows - y0) / (y1 - y0) * (x1 - x0)).astype(int)
             crossings[rows - ys.start, np.clip(columns, xs.start, xs.stop) - xs.start] ^= True
         inside: NDArray[np.bool_] = np.logical_xor.accumulate(crossings, axis=1)[:, :-1]
         return inside
