@@ -198,7 +198,13 @@ def strokes(shift: str, start: str, folder: Path, options: argparse.Namespace, c
             labels = predict(stack, Path(start), range(len(truth)), None)
             prediction = labels[0]
             rows["0"] = {"mean_iou": mean_iou(labels[1:], truth[1:])}
-        settings = RetrainSettings(start=start, effort=options.effort, steps=options.steps, learning_rate=options.rate)
+        settings = RetrainSettings(
+            start=start,
+            effort=options.effort,
+            steps=options.steps,
+            learning_rate=options.rate,
+            loss=options.loss,
+        )
         for n in counts:
             annotator.stroke(prediction, n)
             workspace.annotation.write(0, slice(None), slice(None), annotator.labels)
@@ -265,8 +271,8 @@ def report(result: dict[str, Any]) -> str:
         f"Printed by `python benchmarks/annotation.py` on {result['date']}: {result['machine']}. Start: "
         f"{result['network']}. Section {ANNOTATED} annotated, sections {', '.join(map(str, TESTED))} scored"
         f"{', the upper left ' + str(result['crop']) + ' px of each' if result['crop'] else ''}: mean IoU "
-        f"after so many strokes of {LENGTH} x {THICKNESS} px, each network of the row before trained on "
-        f"({result['effort']} effort). *Gap* is the part of the way from 0 strokes to the ceiling (all labels of the "
+        f"after so many strokes of {LENGTH} x {THICKNESS} px, each column going on from the network "
+        f"of the one to its left ({result['effort']} effort, {result['loss']} loss). *Gap* is the part of the way from 0 strokes to the ceiling (all labels of the "
         f"section, {result['ceiling_effort']} effort) that 30 strokes went; *forest* is a random forest on the same "
         "strokes; *s* the seconds of a round at 30 strokes, prediction of the visible section included. *Scratch* "
         "begins with random weights; *own classes* are four that the network does not know (neurite, membrane, "
@@ -304,6 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--strokes", type=int, nargs="*", default=list(STROKES))
     parser.add_argument("--steps", type=int)
     parser.add_argument("--rate", type=float)
+    parser.add_argument("--loss", default=RetrainSettings.loss, help="of the rounds")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmark-annotation")
     options = parser.parse_args(arguments)
@@ -320,6 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "network": f"{card.title} (sections {card.spec.training.get('sections') if card.spec else '?'}), "
         f"SHA-256 {card.sha256[:12]}",
         "effort": options.effort,
+        "loss": options.loss,
         "ceiling_effort": options.ceiling_effort,
         "crop": options.crop,
     }

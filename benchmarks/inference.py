@@ -258,7 +258,7 @@ def report(result: dict[str, Any]) -> str:
                 "torch on the whole section.",
                 *(table(race) for race in result["races"]),
                 "![Speeds](benchmark-inference.png)",
-                f"{ceiling.words(result['ceiling'])} What is built of them cannot be faster.",
+                f"{ceiling.words(result['ceiling'])} What is built of them can hardly be faster.",
                 f"From files to files ({files['sections']} sections of {files['edge']} px, {files['description']}): "
                 f"{files['whole_over_bare_speed']:.3f} of the bare engine's speed. Peak memory: {peaks}.",
             ]
