@@ -366,7 +366,7 @@ def test_a_folder_can_be_one_stack(job: BatchJob, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "path"),
-    [("  /a b/c ", "/a b/c"), ("file:///a%20b/%E2%98%83", "/a b/☃"), ("", ""), ("   ", "")],
+    [("  /a b/c ", "/a b/c"), ("file:///a%20b/%E2%98%83", "/a b/☃"), ('"/a b/c"', "/a b/c"), ("", ""), ("   ", "")],
 )
 def test_paths_are_taken_as_typed_or_dropped(text: str, path: str) -> None:
     assert clean_path(text) == (str(Path(path).absolute()) if path else "")

@@ -75,3 +75,24 @@ def test_it_stops_when_our_layer_is_removed(open_retrain: Any, qtbot: Any, stack
     slow.gate.set()
     qtbot.waitUntil(lambda: not widget.copier.busy, timeout=20_000)
     assert widget.copier.message.startswith("Stopped: ")
+
+
+def test_what_is_painted_meanwhile_stays(open_retrain: Any, qtbot: Any, stack: np.ndarray) -> None:
+    widget = open_retrain(data=stack)
+    slow = Slow(np.full(stack.shape, 2, np.uint8))
+    foreign = widget.viewer.add_labels(np.zeros(stack.shape, np.uint8), name="by hand")
+    widget.labels.value = foreign
+    foreign._data = slow
+    widget.copy_labels(right=True)
+    layer = widget.target.layer
+    qtbot.waitUntil(lambda: bool((layer.data[0] == 2).all()), timeout=20_000)
+    layer.brush_size = 9
+    layer.paint((1, 40, 40), 3)
+    painted = np.asarray(layer.data[1]) == 3
+    slow.gate.set()
+    qtbot.waitUntil(lambda: not widget.copier.busy, timeout=20_000)
+    np.testing.assert_array_equal(layer.data[1], np.where(painted, 3, 2))
+    layer.undo()  # must not bring back what was there before the copy
+    widget.annotation.flush()
+    np.testing.assert_array_equal(layer.data[1], np.where(painted, 3, 2))
+    np.testing.assert_array_equal(widget.annotation.workspace.labels(1), np.where(painted, 3, 2))

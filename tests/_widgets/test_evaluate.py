@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -500,3 +502,27 @@ def test_a_step_through_the_sections_looks_at_no_section_again() -> None:
     assert values.of(layer, (0, 1, 2)) == (1, 7)
     values.forget(layer)
     assert values.of(layer, (0, 1, 2)) == (1, 9)
+
+
+def test_layers_of_four_axes_can_be_stepped_through(open_evaluate: Any, qtbot: Any, pair: Any) -> None:
+    widget = open_evaluate(*pair)
+    movie = widget.viewer.add_labels(np.zeros((2, 5, 40, 60), np.uint8), name="movie")
+    widget.viewer.dims.set_point(0, 1)
+    movie.paint((1, 2, 20, 20), 3)
+    qtbot.wait(300)
+    assert widget.labels.value is not None
+
+
+def test_what_was_compared_is_let_go_with_its_layers(open_evaluate: Any, qtbot: Any, done: Any, pair: Any) -> None:
+    widget = open_evaluate(*pair)
+    click(qtbot, widget.run_button)
+    done(widget)
+    there = [weakref.ref(layer) for layer in widget.viewer.layers]
+    assert len(there) == 3
+    widget.viewer.layers.clear()
+
+    def gone() -> bool:
+        gc.collect()
+        return not any(layer() for layer in there)
+
+    qtbot.waitUntil(gone, timeout=10_000)

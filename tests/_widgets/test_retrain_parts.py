@@ -24,7 +24,7 @@ from napari_drososeg._widgets.controls import preferences
 from napari_drososeg._widgets.controls.grey_values import GreyValues
 from napari_drososeg._widgets.files.writer import classes_of
 from napari_drososeg._widgets.layers.targets import Targets
-from napari_drososeg._widgets.retrain import training_run
+from napari_drososeg._widgets.retrain import round_difference, training_run
 from napari_drososeg._widgets.retrain.repainting import Repainter, predict_config
 from napari_drososeg._widgets.retrain.reviewing import own_classes
 from napari_drososeg._widgets.retrain.round_difference import Pair, RoundComparer, _differences
@@ -38,6 +38,7 @@ from napari_drososeg._widgets.retrain.training_state import (
     arguments,
     command_line,
     expected_seconds,
+    known_speed,
     remember_speed,
 )
 from napari_drososeg._widgets.retrain.workspace_folder import folder_of
@@ -119,19 +120,22 @@ def test_a_round_tells_how_it_goes() -> None:
 
 
 def test_times_are_remembered_and_grow_with_the_work() -> None:
+    def expected(network: str, *arguments: Any) -> float | None:
+        return expected_seconds(known_speed(network), *arguments)
+
     settings = RetrainSettings(start="unet")
     state = trained(EFFORTS["quick"].steps)
-    assert expected_seconds("unet", "", "quick", None) is None
+    assert expected("unet", "", "quick", None) is None
     remember_speed("unet", settings, state, 25.0)
-    assert expected_seconds("unet", "", "quick", None) is None  # it did not finish
+    assert expected("unet", "", "quick", None) is None  # it did not finish
     state.take({"event": "round", "round": {"number": 1, "base": ""}})
     preferences.save("retrain", {"effort": "balanced"})
     remember_speed("unet-round-3", settings, state, 25.0)
-    assert expected_seconds("unet", "", "quick", None) == pytest.approx(25)
-    assert expected_seconds("unet-round-7", "", "quick", 2 * EFFORTS["quick"].steps) == pytest.approx(45)
-    assert expected_seconds("fpn", "", "quick", None) is None
+    assert expected("unet", "", "quick", None) == pytest.approx(25)
+    assert expected("unet-round-7", "", "quick", 2 * EFFORTS["quick"].steps) == pytest.approx(45)
+    assert expected("fpn", "", "quick", None) is None
     more = EFFORTS["quick"].new_classes_steps / EFFORTS["quick"].steps
-    assert expected_seconds("unet", "unet", "quick", None) == pytest.approx(5 + 20 * more)
+    assert expected("unet", "unet", "quick", None) == pytest.approx(5 + 20 * more)
     assert preferences.load("retrain")["effort"] == "balanced"
 
 
@@ -229,8 +233,12 @@ def test_a_prediction_that_was_stopped_on_the_way_is_finished(tmp_path: Path, ti
     assert begun[0].sections == (0, 1)  # of which the runner leaves out what is done
 
 
+@pytest.mark.parametrize("limit", [2**30, 100])
 @pytest.mark.parametrize("shape", [(32, 40), (1, 32, 40), (2, 32, 40)])
-def test_the_same_comparison_goes_into_the_same_layer(shape: tuple[int, ...], tiny_network: Path) -> None:
+def test_the_same_comparison_goes_into_the_same_layer(
+    shape: tuple[int, ...], limit: int, tiny_network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(round_difference, "IN_MEMORY_BYTES", limit)
     card = find_card(tiny_network)
     viewer = ViewerModel()
     comparer = RoundComparer(viewer)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from napari.layers import Labels
-from qtpy.QtCore import QCoreApplication, QEvent, Qt
+from qtpy.QtCore import QCoreApplication, QEvent, QObject, Qt
 
 from napari_drososeg._widgets.layers.images import view_of
+from napari_drososeg._widgets.segment import choice
+from napari_drososeg._widgets.work import store, work
 from napari_drososeg._widgets.work.job import Scope
+from napari_drososeg._widgets.work.work import Work
+from napari_drososeg._widgets.work.worker import Control
 from napari_drososeg.checkpoint import load_model, save_checkpoint, sha256
 from napari_drososeg.inference import PredictConfig, predict
 from napari_drososeg.io import as_stack
@@ -166,3 +172,69 @@ def test_a_transposed_section_is_a_section_and_a_cut_through_all_is_not(open_wid
         widget.scope.value = Scope.STACK
         widget.update_state()
         assert widget.run_button.enabled
+
+
+def test_a_stroke_that_does_not_end_is_said_and_cancel_is_heard(
+    open_widget: Any, qtbot: Any, finish: Any, many_sections: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the right button of napari's brush, which encircles and fills."""
+    monkeypatch.setattr(work, "LONG_STROKE", 0.05)
+    widget = open_widget(many_sections(12))
+    widget.scope.value = Scope.SECTION
+    click(qtbot, widget.run_button)
+    finish(widget)
+    widget.target.layer._block_history = True
+    widget.scope.value = Scope.STACK
+    click(qtbot, widget.run_button)
+    qtbot.waitUntil(lambda: "press Esc" in widget.status.value, timeout=20_000)
+    click(qtbot, widget.run_button)
+    qtbot.waitUntil(lambda: not widget.runner.busy, timeout=20_000)
+    assert widget.runner.message.startswith("Cancelled")
+    widget.target.layer._block_history = False
+    click(qtbot, widget.run_button)
+    finish(widget)
+    assert np.asarray(widget.target.layer.data).all()
+
+
+def test_work_is_stopped_when_qt_deletes_it(make_napari_viewer: Any, qtbot: Any) -> None:
+    """napari deletes widgets without a word when the window of one of several viewers is closed."""
+    owner = QObject()
+    doing = Work(make_napari_viewer(), owner)
+
+    def endless(control: Control) -> Iterator[int]:
+        while not control.stop.wait(0.01):
+            yield 0
+
+    doing._begin("Doing", "it", endless)
+    control = doing._control
+    owner.deleteLater()
+    qtbot.waitUntil(control.stop.is_set, timeout=5000)
+
+
+def test_a_large_result_leaves_its_uncertainty_behind(
+    open_widget: Any, qtbot: Any, finish: Any, stack: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "IN_MEMORY_BYTES", 1000)
+    widget = open_widget(stack)
+    widget.uncertainty.value, widget.scope.value = True, Scope.SECTION
+    click(qtbot, widget.run_button)
+    finish(widget)
+    uncertainty = widget.target.extra["uncertainty"]
+    before = np.asarray(uncertainty.data)
+    assert before.any()
+    widget.viewer.layers.remove(widget.target.layer)
+    qtbot.wait(200)
+    gc.collect()
+    np.testing.assert_array_equal(np.asarray(uncertainty.data), before)
+
+
+def test_what_was_asked_of_an_image_that_went_is_not_said(
+    open_widget: Any, qtbot: Any, monkeypatch: pytest.MonkeyPatch, stack: np.ndarray
+) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(choice, "looks_inverted", lambda _stack: gate.wait(20))
+    widget = open_widget(stack)
+    widget.viewer.layers.clear()
+    gate.set()
+    qtbot.wait(300)
+    assert widget.contrast_hint == ""

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from napari_drososeg._widgets.controls import checks, preferences
 from napari_drososeg._widgets.controls.legend import percentages
 from napari_drososeg._widgets.controls.network_card import details, licence_note, summary
-from napari_drososeg._widgets.work.job import Job, Scope, command_line, duration, read_pixels
+from napari_drososeg._widgets.work import job as job_module
+from napari_drososeg._widgets.work.job import Job, Scope, command_line, duration, read_pixels, shell_line
 from napari_drososeg._widgets.work.ordering import (
     DoneMap,
     View,
@@ -436,3 +437,10 @@ def test_percentages() -> None:
     assert percentages(counts, 3) is None
     counts[:4] = (1000, 1, 1, 2)
     assert percentages(counts, 3) == [25, 25, 50]
+
+
+def test_commands_are_quoted_as_the_system_wants_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["drososeg", "predict", r"C:\data\my stack.tif"]
+    assert shell_line(words) == r"drososeg predict 'C:\data\my stack.tif'"
+    monkeypatch.setattr(job_module.os, "name", "nt")
+    assert shell_line(words) == r'drososeg predict "C:\data\my stack.tif"'

@@ -25,6 +25,7 @@ from napari_drososeg.workspace import Workspace, create_workspace, default_folde
 from napari_drososeg.workspace.chunks import ChunkedLabels
 from napari_drososeg.workspace.identity import ImageIdentity
 from napari_drososeg.workspace.regions import ReviewedRegion
+from napari_drososeg.workspace.rounds import Round, Rounds
 
 STROKE = slice(5, 8), slice(490, 551)
 
@@ -384,3 +385,17 @@ def test_a_file_system_without_locks_is_worked_on(workspace: Workspace, monkeypa
     monkeypatch.setattr(fcntl, "flock", without)
     with open_workspace(workspace.folder) as opened:
         paint(opened)
+
+
+def test_rounds_are_read_again_only_when_they_have_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Widgets ask for them several times a second, perhaps over a network."""
+    rounds = Rounds(tmp_path)
+    made = Round(1, "unet", {}, {}, (0,), {}, {}, 1.0, adopted=True, verdict="fine")
+    rounds.add(made)
+    reads: list[Path] = []
+    read = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: (reads.append(path), read(path, **how))[1])
+    assert [rounds.all() for _ in range(3)] == [[made]] * 3
+    assert len(reads) == 1
+    rounds.add(replace(made, verdict="better"))
+    assert [r.verdict for r in rounds] == ["better"]

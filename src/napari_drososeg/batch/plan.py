@@ -167,6 +167,12 @@ def plan_job(
         for path in found:
             below = path.parent.relative_to(each) if path != each else Path()
             items.append(guarded(Item(path, target / below / (stem_of(path) + FORMATS[form])), target))
+    _check_apart(items, form)
+    return Job(tuple(items), form, target, tuple(left_out), tuple(p for p in given if subfolders and p.is_dir()))
+
+
+def _check_apart(items: Sequence[Item], form: Format) -> None:
+    """Refuse outputs that would replace each other."""
     seen: dict[str, Path] = {}
     for item in items:
         other = seen.setdefault(str(item.target).lower(), item.source)
@@ -175,15 +181,16 @@ def plan_job(
                 f"'{other.name}' and '{item.source.name}' would both be written to '{item.target.name}'; "
                 "rename one of them."
             )
-    if form == "png":  # several sections become a folder
-        folders = {folder: item.source for item in items for folder in item.target.parents}
-        for item in items:
-            if inside := folders.get(item.target.with_suffix("")):
-                raise DrososegError(
-                    f"The sections of '{item.source}' and the labels of '{inside}' would both be written into "
-                    f"'{item.target.with_suffix('')}'; rename one of them, or choose another format than png."
-                )
-    return Job(tuple(items), form, target, tuple(left_out), tuple(p for p in given if subfolders and p.is_dir()))
+    if form != "png":
+        return
+    folders = {folder: item.source for item in items for folder in item.target.parents}
+    for item in items:
+        folder = item.target.with_suffix("")  # of the sections, if there are several
+        if inside := folders.get(folder):
+            raise DrososegError(
+                f"The sections of '{item.source}' and the labels of '{inside}' would both be written into "
+                f"'{folder}'; rename one of them, or choose another format than png."
+            )
 
 
 def _fitting(target: Path, named: Format, chosen: Format | None) -> Format:

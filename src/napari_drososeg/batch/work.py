@@ -26,16 +26,39 @@ class Work(ItemWork):
 
     def all(self) -> Generator[Event, None, None]:
         """Do all that is waiting."""
-        waiting = self.batch.waiting
         self._calibrate()
         self._begin()
         if not self.executor.elsewhere:
             keep(self.setup, self.predictor)
+        inputs = yield from self._open()
+        volumes = [each for each in inputs if self._by_blocks(each)]
+        looked_at = inputs if self.config.check_sections else volumes
+        if looked_at:
+            spec, config = self.predictor.spec, self.setup.config
+            yield from look(looked_at, self.executor, spec.normalisation, config, self.stop)
+            if self.config.check_sections:
+                yield from self._tell_findings(inputs)
+        stacks = [each for each in inputs if each not in volumes]
+        for each in stacks:
+            if each.unreadable:
+                yield self._not_begun(each.item, next(iter(each.unreadable.values())), each)
+        yield from self._stacks(each for each in stacks if not each.unreadable)
+        for each in volumes:
+            if not self.stop():
+                yield from self._volume(each)
+                if self.to_draw:
+                    yield from self._tasks(iter(()))
+        for item in (*self.batch.waiting, *self.batch.undrawn):
+            if item.target not in self.batch.outcomes:
+                yield self._finished(item, "stopped")
+        self.manifest.end()
+
+    def _open(self) -> Generator[Event, None, list[Opened]]:
+        """Open the inputs to predict, which are returned, and those to draw."""
         inputs: list[Opened] = []
-        for item, found in zip(waiting, self.batch.opened(waiting), strict=True):
+        for item, found in zip(self.batch.waiting, self.batch.opened(self.batch.waiting), strict=True):
             if isinstance(found, str):
-                self.manifest.note(item, "started", self._probabilities(item))
-                yield self._failed(item, found)
+                yield self._not_begun(item, found)
                 continue
             for notice in found.notices:
                 self.batch.notify(notice)
@@ -45,31 +68,11 @@ class Work(ItemWork):
                 yield self._not_drawn(item, found)
             else:
                 self.to_draw.append(found)
-        volumes = [each for each in inputs if self._by_blocks(each)]
-        stacks = [each for each in inputs if each not in volumes]
-        looked_at = inputs if self.config.check_sections else volumes
-        if looked_at:
-            spec, config = self.predictor.spec, self.setup.config
-            yield from look(looked_at, self.executor, spec.normalisation, config, self.stop)
-            if self.config.check_sections:
-                yield from self._tell_findings(inputs)
-        readable = []
-        for each in stacks:
-            if each.unreadable:
-                self.manifest.note(each.item, "started", self._probabilities(each.item))
-                yield self._failed(each.item, next(iter(each.unreadable.values())), each)
-            else:
-                readable.append(each)
-        yield from self._stacks(readable)
-        for each in volumes:
-            if not self.stop():
-                yield from self._volume(each)
-                if self.to_draw:
-                    yield from self._tasks(iter(()))
-        for item in (*waiting, *self.batch.undrawn):
-            if item.target not in self.batch.outcomes:
-                yield self._finished(item, "stopped")
-        self.manifest.end()
+        return inputs
+
+    def _not_begun(self, item: Item, error: str, each: Opened | None = None) -> Event:
+        self.manifest.note(item, "started", self._probabilities(item))
+        return self._failed(item, error, each)
 
     def _begin(self) -> None:
         """Write the line of the run, and remove what killed runs left."""

@@ -86,7 +86,7 @@ class Round:
 
 
 class Rounds:
-    """The rounds of one workspace, read from disk whenever they are asked for.
+    """The rounds of one workspace, read from disk whenever they are asked for and have changed.
 
     Parameters
     ----------
@@ -96,6 +96,7 @@ class Rounds:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._read: dict[Path, tuple[tuple[int, int], Round]] = {}
 
     def __iter__(self) -> Iterator[Round]:
         return iter(self.all())
@@ -108,7 +109,11 @@ class Rounds:
         found = []
         for path in sorted(self.folder.glob(f"[0-9]*/{RECORD}")):
             try:
-                found.append(Round.from_dict(json.loads(path.read_text(encoding="utf-8"))))
+                stat = path.stat()
+                state = stat.st_mtime_ns, stat.st_size
+                if path not in self._read or self._read[path][0] != state:  # widgets ask several times a second
+                    self._read[path] = state, Round.from_dict(json.loads(path.read_text(encoding="utf-8")))
+                found.append(self._read[path][1])
             except (OSError, ValueError, KeyError, TypeError):
                 continue
         return found

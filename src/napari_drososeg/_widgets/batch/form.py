@@ -148,7 +148,7 @@ class BatchForm(NetworkChoice):
         )
         self.check_sections = CheckBox(
             name="check_sections",
-            text="Check for odd sections first",
+            text="Check for unusual sections first",
             value=True,
             tooltip="Lists sections that are missing (black or white), repeated, shifted or of different contrast "
             "before predicting. They are predicted as they are. This reads every image once more.",

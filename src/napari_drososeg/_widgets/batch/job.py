@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_drososeg._widgets.work.job import shell_line
 from napari_drososeg.inference import PredictConfig
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class BatchJob:
         words += ["--invert"] if c.invert else []
         words += [] if self.check_sections else ["--no-check"]
         words += ["--overwrite" if self.overwrite else "--resume"]
-        return shlex.join(words)
+        return shell_line(words)
 
     def to_json(self) -> str:
         """Return it as one line that `from_json` reads."""
@@ -192,7 +192,7 @@ def clean_path(text: str) -> str:
     from urllib.parse import unquote, urlsplit
     from urllib.request import url2pathname
 
-    text = text.strip()
+    text = text.strip().strip('"')  # as the Explorer copies paths
     if text.startswith("file://"):
         text = url2pathname(urlsplit(text).path) if os.name == "nt" else unquote(urlsplit(text).path)
     return str(Path(text).expanduser().absolute()) if text else ""

@@ -13,8 +13,8 @@ from napari_drososeg._widgets.batch.file_table import FilesModel
 from napari_drososeg._widgets.batch.job import BatchJob, in_words
 from napari_drososeg._widgets.batch.outlook import FileRow
 from napari_drososeg._widgets.batch.process import BatchProcess
-from napari_drososeg._widgets.controls.fields import when_destroyed
 from napari_drososeg._widgets.work.job import duration
+from napari_drososeg._widgets.work.leaving import when_destroyed
 from napari_drososeg._widgets.work.work import LONG_SECONDS, ActivityBar
 from napari_drososeg._widgets.work.worker import State
 
@@ -278,7 +278,7 @@ class BatchRunner(QObject):
         if self._refused:
             return "Not started."
         if self._stopping:
-            return f"Cancelled: {self.files.summary()}. Run continues with the rest."
+            return f"Cancelled: {self.files.summary()}. Press Run to do the rest."
         runs_on = f" ({self.runs_on})" if self.runs_on else ""
         return f"{self.files.summary()}. Took {duration(seconds)}{runs_on}."
 

@@ -114,7 +114,7 @@ class BatchWidget(BatchChoice):
             button.text = "Cancelling" if state is State.CANCELLING else "Cancel"
             button.enabled = state is not State.CANCELLING
             button.tooltip = (
-                "Finishes the current block and stops. Finished results are kept; Run continues with the rest."
+                "Finishes the current block and stops. Finished results are kept; press Run again to do the rest."
             )
         else:
             button.text, button.enabled = "Run", not problems and self.looked_job == self.job()
@@ -139,7 +139,7 @@ class BatchWidget(BatchChoice):
         show_fraction(self.progress, fraction)
         text = runner.message
         if runner.state is State.RUNNING and fraction is not None:
-            looking = "Looking for odd sections" if left is None else self.table.files.summary()
+            looking = "Looking for unusual sections" if left is None else self.table.files.summary()
             time_left = f", {duration(left)} left" if left is not None else ""
             text = f"{100 * fraction:.0f} %{time_left} · {looking}"
         self.status.value = "\n".join(dict.fromkeys(line for line in (text, *runner.told()) if line))

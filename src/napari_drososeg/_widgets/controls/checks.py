@@ -47,6 +47,16 @@ def precision_problem(precision: str, engine: str, device: str) -> str | None:
     return None
 
 
+def machine_problems(device: str, engine: str, precision: str) -> dict[str, str]:
+    """Which of the three cannot be used on this machine, and why."""
+    found = {
+        "device": device_problem(device),
+        "engine": engine_problem(engine, device),
+        "precision": precision_problem(precision, engine, device),
+    }
+    return {name: reason for name, reason in found.items() if reason}
+
+
 def pixel_size_problem(pixel_size: float, network: float | None) -> str | None:
     """Why a pixel size in nm cannot be right, or None."""
     if pixel_size <= 0:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from magicgui.widgets import ComboBox, Container, Label, LineEdit, ProgressBar, PushButton
 from magicgui.widgets.bases import Widget
 from qtpy.QtCore import QEvent, QObject, Qt, Signal
@@ -22,24 +20,9 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_drososeg._widgets.work.leaving import when_destroyed
+
 MARK = "⚠ "
-
-_waiting: set[Callable[[], None]] = set()
-
-
-def when_destroyed(target: QObject, callback: Callable[[], object]) -> None:
-    """Call `callback`, which must not refer to `target`, when Qt deletes `target`.
-
-    Until then it is kept here: a slot that only `target` holds may be cleared by Python's garbage collector just before
-    Qt calls it, and that ends the program.
-    """
-
-    def once() -> None:
-        _waiting.discard(once)
-        callback()
-
-    _waiting.add(once)
-    target.destroyed.connect(once)
 
 
 class Life:

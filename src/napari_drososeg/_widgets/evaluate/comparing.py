@@ -85,6 +85,7 @@ class Comparer(Work):
         self.title = ""
         self.n_sections = 0
         self._maps = ErrorMaps(viewer)
+        self._job: Comparison | None = None
 
     def _clear(self) -> None:
         super()._clear()
@@ -106,6 +107,16 @@ class Comparer(Work):
         self._set_state(State.RUNNING, f"Comparing with {job.truth.name} …")
         arguments = (labels, truth, job.classes, job.sections, job.error_map)
         self._begin("Evaluating", job.labels.name, _compare, *arguments)
+
+    def let_go(self) -> None:
+        """Keep nothing of the last comparison whose layers have left the viewer: it may be gigabytes."""
+        self._maps.let_go()
+        if self.busy or self._job is None:
+            return
+        if any(layer not in self.viewer.layers for layer in (self._job.labels, self._job.truth)):
+            self._job = None
+        if self._map is not None and self._map.layer not in self.viewer.layers:
+            self._map = None
 
     def _take(self, piece: Compared) -> None:
         part, z = piece.part, piece.part.labels_section

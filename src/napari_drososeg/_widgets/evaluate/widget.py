@@ -86,6 +86,8 @@ class EvaluateWidget(EvaluateForm):
         """Read the viewer's layers again. napari calls this when layers come, go or are renamed."""
         if self._closed:
             return
+        self.comparer.let_go()
+        self._picked = {name: layer for name, layer in self._picked.items() if layer in self.viewer.layers}
         layers = [x for x in self.viewer.layers if isinstance(x, Labels) and not is_error_map(x)]
         others = [x for x in self.viewer.layers if isinstance(x, Image) and not x.rgb and x.dtype.kind in "ui"]
         labels, truth = checks.propose(layers, self._picked.get("labels"), self._picked.get("truth"))
@@ -112,7 +114,7 @@ class EvaluateWidget(EvaluateForm):
 
     def _altered(self, event: Any) -> None:
         layer = event.source
-        if event.type == "data" or layer.multiscale:
+        if event.type == "data" or layer.multiscale or layer.ndim not in (2, 3):
             self._values.forget(layer)
         else:
             self._values.forget(layer, view_of(self.viewer, layer).section)

@@ -11,7 +11,7 @@ import numpy as np
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 
-from napari_drososeg._widgets.layers.images import add_above, shape_of, space_of
+from napari_drososeg._widgets.layers.images import add_above, lie_on, shape_of, space_of
 from napari_drososeg._widgets.work import store
 from napari_drososeg.evaluation import ERROR_COLOR, strips
 
@@ -58,15 +58,19 @@ class ErrorMaps:
         self._viewer = viewer
         self._all = self._of_viewer.setdefault(viewer, [])
 
+    def let_go(self) -> None:
+        """Forget the maps that have left the viewer, and those of layers that have."""
+        here = self._viewer.layers
+        self._all[:] = [m for m in self._all if m.layer in here and m.labels in here and m.truth in here]
+
     def fresh(self, labels: Labels, truth: Labels) -> ErrorMap:
         """Give an error map without wrong pixels: the pair's own, emptied, or a new one above the labels."""
         data = _allocate(labels)
-        self._all[:] = [m for m in self._all if m.layer in self._viewer.layers]
+        self.let_go()
         for found in self._all:
             if found.labels is labels and found.truth is truth:
                 found.data = found.layer.data = data
-                for name, value in space_of(labels).items():
-                    setattr(found.layer, name, value)
+                lie_on(found.layer, labels)
                 return found
         layer = Labels(
             data,

@@ -45,7 +45,7 @@ def voxel_size_of(layer: Image | Labels) -> VoxelSize:
             sizes.append(abs(float(scale)) * float((1 * unit).to("nanometer").magnitude))
         except Exception:  # pint raises its own kinds for pixels and for units that are not a length
             sizes.append(None)
-    return tuple([None] * (3 - len(sizes)) + sizes)  # type: ignore[return-value]
+    return tuple(([None] * 3 + sizes)[-3:])  # type: ignore[return-value]
 
 
 def notices_of(layer: Image | Labels | None) -> tuple[str, ...]:
@@ -109,6 +109,14 @@ def space_of(layer: Layer) -> dict[str, Any]:
         "units": layer.units,
         "axis_labels": layer.axis_labels,
     }
+
+
+def lie_on(layer: Layer, other: Layer) -> None:
+    """Give a layer the transform, units and axis labels of another one on the same grid."""
+    mine = space_of(layer)
+    for name, value in space_of(other).items():
+        if not np.array_equal(np.asarray(mine[name]), np.asarray(value)):
+            setattr(layer, name, value)
 
 
 def add_above(viewer: napari.Viewer, layer: Layer) -> None:

@@ -15,11 +15,12 @@ from napari.utils.colormaps import Colormap, DirectLabelColormap
 from napari_drososeg._widgets.layers.history import forget_history, history_touches
 from napari_drososeg._widgets.layers.images import (
     add_above,
+    lie_on,
     shape_of,
     space_of,
 )
 from napari_drososeg._widgets.work.ordering import DoneMap
-from napari_drososeg._widgets.work.store import LabelsStore, allocate
+from napari_drososeg._widgets.work.store import LabelsStore, allocate, new_scratch
 
 if TYPE_CHECKING:
     import napari
@@ -76,6 +77,7 @@ class Target:
     extra: dict[str, Image] = field(default_factory=dict)
     seconds: float = 0.0
     title: str = ""
+    named: str = ""
     before_forgetting: Callable[[], None] = lambda: None
 
     def write(self, z: int, slices: tuple[slice, slice], new: NDArray[np.uint8]) -> int:
@@ -88,6 +90,19 @@ class Target:
             self.before_forgetting()
             forget_history(self.layer)
         return self.store.write(z, slices, new)
+
+    def take_in(self, z: int, slices: tuple[slice, slice], labels: NDArray[np.uint8]) -> None:
+        """Put labels (h, w), 0 for none, into a part of section `z` as if the user had painted them.
+
+        What the user has painted there since the program last wrote stays, and undo cannot reach back over it.
+        """
+        if history_touches(self.layer, z, slices):
+            self.before_forgetting()
+            forget_history(self.layer)
+        at = self.store.index(z, *slices)
+        shown = np.asarray(self.store.labels[at])
+        free = (labels != 0) & (shown == np.asarray(self.store.written[at]))
+        self.store.labels[at] = np.where(free, labels, shown)
 
     def in_viewer(self, viewer: napari.Viewer) -> bool:
         """Whether the labels layer is still there and still shows our array."""
@@ -145,6 +160,7 @@ class Targets:
         """Find the result layer of an image and a network, or make it and show it above the image."""
         found = self.find(image, spec.name)
         if found is not None:
+            lie_on(found.layer, image)
             if found.classes != spec.classes:
                 found.classes = spec.classes
                 found.store.keeper.n_classes = len(spec.classes)
@@ -169,7 +185,7 @@ class Targets:
         if store.folder is not None:  # gone with the layer, or at exit
             weakref.finalize(layer, shutil.rmtree, store.folder, ignore_errors=True)
         add_above(self._viewer, layer)
-        target = Target(layer, image, network, store, classes, title=title)
+        target = Target(layer, image, network, store, classes, title=title, named=layer.name)
         self._all.append(target)
         return target
 
@@ -183,7 +199,8 @@ class Targets:
         """Array of a float layer beside the labels (a class's probability, the uncertainty), made when missing."""
         layer = target.extra.get(kind)
         if layer is None or layer not in self._viewer.layers:
-            data = allocate(target.store.shape, np.float16, target.store.folder, kind)
+            folder = None if target.store.folder is None else new_scratch()  # of its own: either layer may go first
+            data = allocate(target.store.shape, np.float16, folder, kind)
             layer = Image(
                 data,
                 name=f"{target.layer.name} {name}",
@@ -193,6 +210,8 @@ class Targets:
                 visible=visible,
                 **space_of(target.image),
             )
+            if folder is not None:
+                weakref.finalize(layer, shutil.rmtree, folder, ignore_errors=True)
             index = self._viewer.layers.index(target.layer)
             self._viewer.layers.insert(index, layer)
             target.extra[kind] = layer

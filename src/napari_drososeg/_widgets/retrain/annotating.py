@@ -19,7 +19,7 @@ from napari_drososeg.workspace import Workspace, create_workspace, open_workspac
 from napari_drososeg.workspace.identity import ImageIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import napari
     from napari.layers import Image
@@ -64,8 +64,14 @@ class ImageAnnotation(SharedLayers):
         known = path is not None and is_image(path, ImageIdentity.of(self.stack))
         return replace(self.stack, path=Path(path)) if known and path is not None else self.stack
 
-    def close(self) -> None:
-        """Keep what is still to be kept, and let go of the workspace; the layers stay protected."""
+    def close(self, later: Callable[[Callable[[], None]], None] = lambda act: act()) -> None:
+        """Keep what is still to be kept, and let go of the workspace; the layers stay protected.
+
+        Parameters
+        ----------
+        later : callable
+            Takes the outline away: at once, or when the viewer is through with removing layers itself.
+        """
         self._try(self.flush)
         workspace, self.workspace = self.workspace, None
         for painting in self.paintings:
@@ -75,7 +81,7 @@ class ImageAnnotation(SharedLayers):
                 store.keeper = LeftWorkspace(store.shape, store.keeper.n_classes, store.folder, workspace)
         self.paintings = []
         if self.overview is not None:
-            self.overview.remove()
+            later(self.overview.remove)
             self.overview = None
         if workspace is not None:
             workspace.close()

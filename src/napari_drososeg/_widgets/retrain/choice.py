@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from napari_drososeg._widgets.layers.targets import Target, Targets
 from napari_drososeg._widgets.retrain.annotating import ImageAnnotation
 from napari_drososeg._widgets.retrain.form import RetrainForm
 from napari_drososeg._widgets.retrain.repainting import predict_config
-from napari_drososeg._widgets.retrain.training_state import SECTION, expected_seconds
+from napari_drososeg._widgets.retrain.training_state import SECTION, expected_seconds, known_speed
 from napari_drososeg._widgets.retrain.workspace_folder import folder_of
 from napari_drososeg._widgets.work.job import duration
 from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
@@ -88,7 +89,7 @@ class RetrainChoice(RetrainForm):
         if self._closed:
             return
         for image in [i for i in self.annotations if i not in self.viewer.layers]:
-            self.annotations.pop(image).close()
+            self.annotations.pop(image).close(later=_soon)
         self.image.reset_choices()
         self._image_changed()
         self._fill_labels()
@@ -287,9 +288,9 @@ class RetrainChoice(RetrainForm):
 
     def show_efforts(self) -> None:
         """Say behind each effort how long it takes on this machine, where that is known."""
-        names = {}
+        names, speed = {}, known_speed(self.kind)
         for effort in EFFORTS:
-            seconds = expected_seconds(self.kind, self.base, effort, int(self.steps.value) or None)
+            seconds = expected_seconds(speed, self.base, effort, int(self.steps.value) or None)
             names[effort] = f"{effort}, about {duration(seconds)}" if seconds is not None else effort
         if list(names.values()) != [self.effort.native.itemText(i) for i in range(len(names))]:
             for i, text in enumerate(names.values()):
@@ -334,3 +335,8 @@ class RetrainChoice(RetrainForm):
         if annotation.overview is None or not annotation.overview.trains.any():
             return "Nothing is annotated yet: paint over what is wrong, or mark correct areas as reviewed."
         return None
+
+
+def _soon(act: Callable[[], None]) -> None:
+    """Do something once the viewer is through with what it is doing."""
+    QTimer.singleShot(0, lambda: act())  # a method alone would not be kept

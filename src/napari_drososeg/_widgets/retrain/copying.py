@@ -99,10 +99,9 @@ class LabelsCopier(Work):
         return not stroke_in_progress(self._target.layer)
 
     def _take(self, part: Part) -> None:
-        store = self._target.store
         if part.known.any():
             if self._right:
-                store.labels[store.index(part.z, *part.slices)] = part.known  # differs from what the program wrote
+                self._target.take_in(part.z, part.slices, part.known)
                 self._annotation.look_at(self._target, part.z, part.slices)
             else:
                 self._target.write(part.z, part.slices, part.known)

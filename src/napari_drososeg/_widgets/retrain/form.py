@@ -22,6 +22,7 @@ from napari_drososeg._widgets.controls.legend import Legend
 from napari_drososeg._widgets.retrain.rounds_table import RoundsTable
 from napari_drososeg._widgets.retrain.strip import SectionStrip
 from napari_drososeg._widgets.retrain.training_plot import TrainingPlot
+from napari_drososeg.workspace.recipes import RetrainSettings
 
 AFTERWARDS = {"shown": "what was segmented", "section": "only this section", "stack": "the whole stack"}
 """What a new network predicts."""
@@ -141,7 +142,7 @@ class RetrainForm(FieldForm):
             name="reviewed",
             text="Section reviewed",
             tooltip="Confirms that every label of the section on screen is correct: all of them are used for "
-            "training, and no prediction changes them. Unticked, they are returned to the network (painted pixels "
+            "training, and no prediction changes them. Unticked, predictions may change them again (painted pixels "
             "stay). A section that is locked for validation is not used for training.",
         )
         self.region_button = PushButton(
@@ -176,8 +177,8 @@ class RetrainForm(FieldForm):
         self._layout.addWidget(self.row("effort", "Effort", self.effort).native)
         self.loss = ComboBox(
             name="loss",
-            choices=["class-balanced", "cross-entropy", "focal", "dice", "class-balanced+dice"],
-            value="class-balanced",
+            choices=["cross-entropy", "class-balanced", "focal", "dice", "class-balanced+dice"],
+            value=RetrainSettings.loss,
             tooltip="Loss function: class-balanced lets rare classes count as much as common ones; dice measures "
             "overlap, focal emphasises what is hard.",
         )
@@ -217,8 +218,9 @@ class RetrainForm(FieldForm):
         self.folder_text = note()
         self.folder_button = PushButton(
             text="Folder",
-            tooltip="Keeps the annotation of this image in another folder: an empty one, or a workspace. The choice "
-            "holds until the image is closed: make it again next time.",
+            tooltip="Uses another folder for the annotation of this image: an empty one begins a new annotation, a "
+            "workspace continues the one in it. The present annotation stays where it is. The choice holds until the "
+            "image is closed: make it again next time.",
         )
         small(self.folder_button)
         self.advanced = column(

@@ -143,6 +143,11 @@ class Overview:
             self.layer = None
             self._stale |= dict.fromkeys(self.sections)
 
+    @property
+    def deleted(self) -> bool:
+        """Whether the user has deleted the outline layer."""
+        return self._wanted and self.layer is not None and self.layer not in self._viewer.layers
+
     def refresh(self) -> None:
         """Show what was drawn."""
         drawn, self._drawn = self._drawn, False

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_drososeg._widgets.controls import preferences
+from napari_drososeg._widgets.controls import checks, preferences
 from napari_drososeg._widgets.layers.history import stroke_in_progress
-from napari_drososeg._widgets.layers.images import shape_of, stack_of, view_of
+from napari_drososeg._widgets.layers.images import lie_on, shape_of, stack_of, view_of
 from napari_drososeg._widgets.layers.targets import Target, Targets, label_colormap, label_features
 from napari_drososeg._widgets.segment.choice import tile_edge
 from napari_drososeg._widgets.segment.running import Runner
@@ -77,11 +77,6 @@ class Repainter(QObject):
     def waiting(self) -> int:
         """Number of pieces that are predicted already and not shown yet."""
         return len(self._known)
-
-    @property
-    def message(self) -> str:
-        """What goes on, or what came of it."""
-        return self.runner.message
 
     def start(
         self, target: Target, card: NetworkCard, config: PredictConfig, sections: tuple[int, ...],
@@ -152,9 +147,10 @@ class Repainter(QObject):
 
 def take_over(target: Target, spec: NetworkSpec) -> None:
     """Let a layer be that of another network; it keeps a name that the user has given it."""
-    shown = f"{target.image.name} [{target.title}]"
-    if target.layer.name == shown:
+    if target.layer.name == target.named:
         target.layer.name = f"{target.image.name} [{spec.title}]"
+        target.named = target.layer.name  # napari may have added a number
+    lie_on(target.layer, target.image)
     target.network, target.title = spec.name, spec.title
     if target.classes != spec.classes:
         target.classes = spec.classes
@@ -167,10 +163,12 @@ def take_over(target: Target, spec: NetworkSpec) -> None:
 def predict_config(spec: NetworkSpec, pixel_size: float | None, grey: GreyValues) -> PredictConfig:
     """How a network predicts here: with the device, engine and precision that were last chosen for segmenting.
 
-    In one orientation, as the process that trains it does.
+    In one orientation, as the process that trains it does. What this machine cannot do is left to be chosen anew.
     """
     chosen: dict[str, Any] = preferences.load("segment")
     kinds = {name: str(chosen.get(name) or "auto") for name in ("device", "engine", "precision")}
+    if checks.machine_problems(**kinds):  # chosen on another machine, and there are no fields for them here
+        kinds = dict.fromkeys(kinds, "auto")
     return PredictConfig(
         **kinds,  # type: ignore[arg-type]
         tile=tile_edge(spec, "default"),

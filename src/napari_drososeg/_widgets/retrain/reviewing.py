@@ -80,6 +80,8 @@ class Reviewing(RetrainChoice):
         self.reviewed.text = "Section locked" if region is not None and region.locked else "Section reviewed"
         self.region_button.text = "Cancel" if self.drawer.drawing else "Region"
         if overview is not None:
+            if overview.deleted:
+                self.outline.value = False
             overview.show(bool(self.outline.value))
 
     def go_to(self, section: int) -> None:
@@ -182,7 +184,7 @@ class Reviewing(RetrainChoice):
         try:
             act()
         except (DrososegError, OSError) as error:
-            say_failure(error if isinstance(error, DrososegError) else DrososegError(str(error)))
+            say_failure(error)
         self.altered.emit()
 
     def _region_pressed(self) -> None:
@@ -222,7 +224,7 @@ class Reviewing(RetrainChoice):
         inner = menu.addMenu(f"Region {region.number} ({kind}, {state})")
         text = "Use it for training" if region.locked else "Lock it for validation"
         self._entry(inner, text, lambda: self._act(lambda: annotation.lock(region, not region.locked)))
-        self._entry(inner, "Return it to the network", lambda: self._act(lambda: annotation.take_back(region)))
+        self._entry(inner, "Let predictions change it again", lambda: self._act(lambda: annotation.take_back(region)))
 
     def draw(self, mode: str, *, locked: bool) -> None:
         """Let a region be drawn, which is reviewed, or locked, as soon as it is there."""
@@ -251,8 +253,14 @@ class Reviewing(RetrainChoice):
         if image is None:
             return
         image.metadata[FOLDER_KEY] = str(folder)
-        if image in self.annotations:
-            self.annotations.pop(image).close()
+        before = self.annotations.pop(image, None)
+        if before is not None:
+            before.close()
+            if before.folder != folder:
+                self.outcome = (
+                    f"The annotation is now that in {folder.name}. What was painted before stays in "
+                    f"{before.folder}, and is no longer used for training here."
+                )
         self._open_annotation()
         self.load_networks()
         self.altered.emit()

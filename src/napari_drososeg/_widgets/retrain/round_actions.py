@@ -207,7 +207,7 @@ class RoundActions(Reviewing):
         try:
             path = save_as_network(workspace.rounds.checkpoint(number), title)
         except (DrososegError, OSError) as error:
-            say_failure(error if isinstance(error, DrososegError) else DrososegError(str(error)))
+            say_failure(error)
             return
         self.outcome = f"Saved: '{path.stem}' was added to your networks."
         for widget in (self, *self.viewer.window.dock_widgets.values()):
@@ -239,7 +239,7 @@ class RoundActions(Reviewing):
             card = card_of(annotation.workspace.rounds, self.in_use) if self.in_use != START else self.start_card
             annotation.flush()
         except (DrososegError, OSError) as error:
-            say_failure(error if isinstance(error, DrososegError) else DrososegError(str(error)))
+            say_failure(error)
             return
         if card is not None and card.spec is not None:
             config = self.predict_config(annotation.image, card.spec)
@@ -261,10 +261,11 @@ class RoundActions(Reviewing):
         image = annotation.image
         y, x = place.centre
         self.go_to(place.section)
-        world = image.data_to_world((place.section, y, x)[3 - image.ndim :])
+        dims = self.viewer.dims
+        world = (*(0,) * (dims.ndim - image.ndim), *image.data_to_world((place.section, y, x)[3 - image.ndim :]))
         camera = getattr(self.viewer, "scene", self.viewer).camera
         height = self.viewer.window._qt_viewer.canvas.size[0]
-        camera.center = (0, *world[-2:])
+        camera.center = (0, *(world[axis] for axis in dims.displayed[-2:]))
         camera.zoom = max(camera.zoom, height / (AROUND * float(image.scale[-1])))
         left = len(self.finder.places)
         more = f" {left} more places." if left else ""

@@ -99,20 +99,28 @@ class RoundComparer(Work):
         image, (first, second) = self.image, self._pair.numbers
         name = f"{image.name} round {first} or {second}"
         shape = shape_of(image)[3 - image.ndim :]
+        whole = image.ndim == 2 or int(np.prod(shape, dtype=np.int64)) <= IN_MEMORY_BYTES
+        if not whole:  # of a huge stack the section alone, in its place
+            shape = (1, *shape[1:])
         for layer in self.viewer.layers:
             if MARK in layer.metadata and layer.name == name and layer.data.shape == shape:
-                return layer
-        whole = int(np.prod(shape, dtype=np.int64)) <= IN_MEMORY_BYTES
+                break
+        else:
+            layer = self._make(name, shape, classes)
+        if not whole:
+            layer.translate = image.data_to_world((self._pair.section, 0, 0))
+        return layer
+
+    def _make(self, name: str, shape: tuple[int, ...], classes: ClassTable) -> Labels:
+        image = self.image
         layer = Labels(
-            np.zeros(shape if whole or image.ndim == 2 else (1, *shape[1:]), np.uint8),
+            np.zeros(shape, np.uint8),
             name=name,
             colormap=label_colormap(classes),
             features=label_features(classes),
             metadata={MARK: {"labels": image.name}},
             **space_of(image),
         )
-        if not whole and image.ndim == 3:  # of a huge stack the section alone, in its place
-            layer.translate = image.data_to_world((self._pair.section, 0, 0))
         add_above(self.viewer, layer)
         return layer
 

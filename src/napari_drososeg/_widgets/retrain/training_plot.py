@@ -33,7 +33,7 @@ class TrainingPlot(QWidget):
         self._lines: list[Any] = []
         self._classes: ClassTable | None = None
         self.setToolTip(
-            "Loss: how far the network is from the annotation (in nats); it should fall. IoU: how well each class "
+            "Loss: how far the network is from the annotation; it should fall. IoU: how well each class "
             "fits the locked regions, which are never used for training; without any there is none."
         )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from napari_drososeg._widgets.controls import preferences
-from napari_drososeg._widgets.work.job import duration
+from napari_drososeg._widgets.work.job import duration, shell_line
 from napari_drososeg.workspace.recipes import EFFORTS, SCRATCH, SCRATCH_NAME, Effort, RetrainSettings, steps_of
 
 SECTION = "retrain"
@@ -105,13 +104,19 @@ def remember_speed(network: str, settings: RetrainSettings, state: TrainingState
     preferences.update(SECTION, {"speeds": speeds})
 
 
-def expected_seconds(network: str, base: str, effort: str, steps: int | None) -> float | None:
-    """How long a round will take on this machine; None where none was trained from this network yet.
+def known_speed(network: str) -> dict[str, float] | None:
+    """Return what `remember_speed` has kept of a network on this machine, None for nothing."""
+    speeds = preferences.load(SECTION).get("speeds")
+    return speeds.get(kind_of(network)) if isinstance(speeds, dict) else None
+
+
+def expected_seconds(speed: dict[str, float] | None, base: str, effort: str, steps: int | None) -> float | None:
+    """How long a round will take on this machine; None where none was trained from its network yet.
 
     Parameters
     ----------
-    network : str
-        What it starts from.
+    speed : dict or None
+        As `known_speed` gives it for the network that it starts from.
     base : str
         What its classes are learnt upon; see `napari_drososeg.workspace.rounds.Round`.
     effort : str
@@ -119,8 +124,9 @@ def expected_seconds(network: str, base: str, effort: str, steps: int | None) ->
     steps : int or None
         Instead of the effort's.
     """
+    if speed is None:
+        return None
     try:
-        speed = preferences.load(SECTION)["speeds"][kind_of(network)]
         pixels = work_of(EFFORTS[effort], steps, base)
         return float(speed["fixed"]) + float(speed["per_pixel"]) * pixels
     except (KeyError, TypeError, ValueError):
@@ -156,4 +162,4 @@ def arguments(folder: Path, settings: RetrainSettings, image: str | Path | None)
 
 def command_line(folder: Path, settings: RetrainSettings, image: str | Path | None) -> str:
     """Command that trains the same round without a screen."""
-    return shlex.join(["drososeg", *arguments(folder, settings, image)])
+    return shell_line(["drososeg", *arguments(folder, settings, image)])

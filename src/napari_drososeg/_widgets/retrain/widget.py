@@ -19,12 +19,12 @@ from napari_drososeg._widgets.files.reader import FILES_KEY
 from napari_drososeg._widgets.layers.images import file_of
 from napari_drososeg._widgets.layers.targets import Target
 from napari_drososeg._widgets.retrain.choice import REMEMBERED
-from napari_drososeg._widgets.retrain.leaving import WindowWatch
 from napari_drososeg._widgets.retrain.round_actions import RoundActions
 from napari_drososeg._widgets.retrain.training_run import Stage, TrainingRun, image_file
 from napari_drososeg._widgets.retrain.training_state import command_line, remember_speed
 from napari_drososeg._widgets.work.job import duration
-from napari_drososeg._widgets.work.work import LONG_SECONDS
+from napari_drososeg._widgets.work.leaving import WindowWatch
+from napari_drososeg._widgets.work.work import HELD_UP, LONG_SECONDS
 from napari_drososeg.errors import DrososegError
 
 if TYPE_CHECKING:
@@ -91,8 +91,9 @@ class RetrainWidget(RoundActions):
         for event in (events.inserted, events.removed, events.reordered, events.renamed):
             event.connect(self.reset_choices)
         self.viewer.dims.events.point.connect(self._look_later)
-        for key, name in KEYS.items():
-            self.viewer.bind_key(key, self._key(name), overwrite=True)
+        self._keys = {key: self._key(name) for key, name in KEYS.items()}
+        for key, pressed in self._keys.items():
+            self.viewer.bind_key(key, pressed, overwrite=True)
         self._watch = WindowWatch(self.viewer.window._qt_window, self.stop, self)
 
     def _key(self, name: str) -> Callable[[Any], None]:
@@ -134,7 +135,7 @@ class RetrainWidget(RoundActions):
             if annotation.refused:
                 n, annotation.refused = annotation.refused, 0
                 show_info(
-                    f"{n:,} pixels were painted with a label that is not a class: they were returned to the network."
+                    f"{n:,} pixels were painted with a label that is not a class: the prediction is shown there again."
                 )
         self._ticking.setInterval(BUSY_MS if busy else TICK_MS)
         if news or self.grey.value != self.grey_values:  # they follow the labels, once these are segmented
@@ -217,11 +218,12 @@ class RetrainWidget(RoundActions):
             stopping = "Stopping: " if training.stage is Stage.STOPPING else ""
             self.status.value = "\n".join((f"{stopping}{training.state.words}", *training.state.notices))
         elif copier.busy:
-            self.status.value = copier.message
+            self.status.value = HELD_UP if copier.held_up else copier.message
         elif self.repainter.busy:
             left = runner.seconds_left
             rest = f", {duration(left)} left" if left is not None else ""
-            self.status.value = f"{self.outcome}\nPredicting{rest} …".strip()
+            doing = HELD_UP if runner.held_up else f"Predicting{rest} …"
+            self.status.value = f"{self.outcome}\n{doing}".strip()
         else:
             failed = runner.message if runner.message.startswith("Failed") else ""
             ended = copier.message if not copier.message.startswith("Done") else ""
@@ -311,5 +313,6 @@ class RetrainWidget(RoundActions):
         for annotation in self.annotations.values():
             annotation.close()
         self.annotations.clear()
-        for key in KEYS:
-            self.viewer.bind_key(key, None)
+        for key, pressed in self._keys.items():
+            if any(bound is pressed for bound in self.viewer.keymap.values()):  # else another widget has taken it
+                self.viewer.bind_key(key, None)

@@ -96,10 +96,10 @@ class Choice(Form):
     def _judge_contrast(self) -> None:
         """Find out in a thread whether the image looks inverted: it may have to be read from far away."""
         image, self._inverted = self._image, False
+        self._judging += 1  # what is still asked of another image counts no longer
         if image is None or image_problem(image):
             return
 
-        self._judging += 1
         asked, there = self._judging, weakref.ref(image)  # Qt keeps what is connected longer than it is needed
 
         def judge() -> bool:

@@ -38,7 +38,7 @@ TEMPORARY = (
 def foreign_labels(target: Target) -> str:
     """Say what happens to pixels with a label that is not a class."""
     n = len(target.classes)
-    return f"have a label above {n}, which is not a class: they are returned to the network when you segment again."
+    return f"have a label above {n}, which is not a class: the prediction replaces them when you segment again."
 
 
 SAMPLED = 48
@@ -223,7 +223,7 @@ class Runner(Work):
         self._kept += target.write(result.z, piece.slices, piece.part(result.labels))
         if target.store.refused > refused:
             n = len(target.classes)
-            hint = f"Pixels painted with a label above {n}, which is not a class, were returned to the network."
+            hint = f"Pixels painted with a label above {n}, which is not a class, were replaced by the prediction."
             self.hints += [hint] if hint not in self.hints else []
         at = target.store.index(result.z, *piece.slices)
         if result.entropy is not None:
@@ -264,7 +264,7 @@ class Runner(Work):
             return f"Stopped: {self._lost_what}."
         if cancelled:
             part = f"{100 * self.fraction:.0f} %" if self.fraction else "nothing"
-            return f"Cancelled, {part} done. Segment continues with the rest."
+            return f"Cancelled, {part} done. Press Segment to do the rest."
         if not self._pixels:
             return "Everything here is already segmented."
         kept = f", {self._kept:,} painted pixels kept" if self._kept else ""

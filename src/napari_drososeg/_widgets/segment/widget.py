@@ -24,7 +24,7 @@ from napari_drososeg._widgets.segment.form import SCOPES
 from napari_drososeg._widgets.segment.running import Runner, foreign_labels
 from napari_drososeg._widgets.work.failures import say_failure
 from napari_drososeg._widgets.work.job import Scope, command_line, duration
-from napari_drososeg._widgets.work.work import LONG_SECONDS
+from napari_drososeg._widgets.work.work import HELD_UP, LONG_SECONDS
 from napari_drososeg._widgets.work.worker import State
 from napari_drososeg.errors import DrososegError
 
@@ -169,7 +169,7 @@ class SegmentWidget(Choice):
             button.enabled = not problems
             button.tooltip = reason or (
                 "Fills the labels layer, beginning with what is on screen. Pixels you painted are kept, also when "
-                "you segment again, for as long as the layer exists; erase them to return them to the network."
+                "you segment again, for as long as the layer exists; erase them to have the prediction there again."
             )
         self._watch(self.target)
         self._show_progress()
@@ -183,6 +183,8 @@ class SegmentWidget(Choice):
         text = runner.message
         if runner.state is State.RUNNING and fraction is not None and left is not None:
             text = f"{100 * fraction:.0f} %, {duration(left)} left · {runner.message}"
+        if runner.held_up:
+            text = HELD_UP
         notices = (*notices_of(self._image), *runner.notices, self.contrast_hint)
         lines = (text, *notices, *runner.hints, self._foreign)
         self.status.value = "\n".join(dict.fromkeys(line for line in lines if line))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -157,6 +160,11 @@ def output_name(source: str) -> str:
     return f"{Path(source).name.split('.')[0] or 'stack'}-labels.tif"
 
 
+def shell_line(words: Sequence[str]) -> str:
+    """Quote words as the shell of this system wants them: on Windows single quotes are letters like others."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
 def command_line(job: Job, source: str, n_sections: int) -> str:
     """Command that does the same job without a screen, save for the uncertainty, for which there is no option.
 
@@ -195,4 +203,4 @@ def command_line(job: Job, source: str, n_sections: int) -> str:
         words += ["--fill-nan", f"{c.fill_nan:g}"]
     if "probabilities" in job.outputs:
         words += ["--probabilities", output_name(source).removesuffix("-labels.tif") + "-probabilities.zarr"]
-    return shlex.join(words)
+    return shell_line(words)

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QApplication, QLabel, QStatusBar
 
 from napari_drososeg._widgets.work.failures import say_failure
 from napari_drososeg._widgets.work.job import duration
+from napari_drososeg._widgets.work.leaving import when_destroyed
 from napari_drososeg._widgets.work.worker import ClosingWorker, Control, State, launch
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ WRITE_BUDGET = 0.012
 """Seconds of one tick that may go into using pieces; the event loop stays free in between."""
 REFRESH_SECONDS = 0.2
 LONG_SECONDS = 10.0
+LONG_STROKE = 3.0
+"""Seconds; napari's brush that encircles and fills, with the right button, goes on with no button held."""
+HELD_UP = "Waiting for your brush stroke to end: press Esc in the viewer to drop it."
 SPINNER_PERCENT = 6
 """Of the spinner's own speed: two pictures a second."""
 
@@ -99,6 +103,8 @@ class Work(QObject):
         self._timer.timeout.connect(self._tick)
         self._worker: ClosingWorker | None = None
         self._control = Control()
+        started = self._controls = []  # outlives the Qt object: napari may delete it without a word
+        when_destroyed(self, lambda: [control.stop.set() for control in started])
         self._bar = ActivityBar()
         self._clear()
 
@@ -111,6 +117,12 @@ class Work(QObject):
         self._pixels = self._pixels_done = 0
         self._started = self._first = time.monotonic()
         self._refresh_due = 0.0
+        self._wait_since: float | None = None
+
+    @property
+    def held_up(self) -> bool:
+        """Whether it has waited for the end of a stroke for longer than strokes take."""
+        return self._wait_since is not None and time.monotonic() - self._wait_since > LONG_STROKE
 
     @property
     def busy(self) -> bool:
@@ -144,6 +156,7 @@ class Work(QObject):
         self._name = name
         self._bar.begin(f"{what} {name}")
         self._control = Control()
+        self._controls[:] = [self._control]
         handlers = {"yielded": self._on_yielded, "finished": self._on_finished}
         self._worker = launch(function, *arguments, control=self._control, connect=handlers)
         self._timer.start()
@@ -192,12 +205,15 @@ class Work(QObject):
 
     def _tick(self) -> None:
         try:
-            until = time.monotonic() + WRITE_BUDGET
-            while self._pending and self._ready():
+            until, ready = time.monotonic() + WRITE_BUDGET, True
+            while self._pending and (ready := self._ready()):
                 self._take(self._pending.popleft())
                 self._control.written()
                 if time.monotonic() > until:
                     break
+            if self.state is State.CANCELLING and not ready:  # a stroke may never end
+                self._pending.clear()
+            self._wait_since = None if ready else self._wait_since or time.monotonic()
             self._refresh_if_due()
         except Exception as error:  # a full disk, a layer in an unforeseen state: end the work and say so once
             self._fail(error)

@@ -1,4 +1,4 @@
-"""Noticing that napari is closed, which does not close the widgets docked in it."""
+"""Noticing the end: of napari, which does not close the widgets docked in it, and of Qt's objects."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from typing import Any
 
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QApplication, QWidget
+
+_waiting: set[Callable[[], None]] = set()
+
+
+def when_destroyed(target: QObject, callback: Callable[[], object]) -> None:
+    """Call `callback`, which must not refer to `target`, when Qt deletes `target`.
+
+    Until then it is kept here: a slot that only `target` holds may be cleared by Python's garbage collector just before
+    Qt calls it, and that ends the program.
+    """
+
+    def once() -> None:
+        _waiting.discard(once)
+        callback()
+
+    _waiting.add(once)
+    target.destroyed.connect(once)
 
 
 class WindowWatch(QObject):
