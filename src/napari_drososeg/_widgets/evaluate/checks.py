@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Labels, Layer
 
-from napari_drososeg._widgets.files.writer import classes_of
+from napari_drososeg._widgets.layers.classes import classes_in, made_by
 from napari_drososeg._widgets.layers.images import shape_of
-from napari_drososeg.classes import ClassTable
+from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
 
 if TYPE_CHECKING:
     from napari_drososeg._widgets.layers.targets import Target
@@ -31,7 +31,7 @@ def propose(layers: Sequence[Labels], labels: Layer | None, truth: Layer | None)
         What the user chose; it is kept if it is still there.
     """
     labels, truth = (chosen if any(chosen is layer for layer in layers) else None for chosen in (labels, truth))
-    predicted = sorted(layers, key=lambda layer: "network" not in _record(layer))
+    predicted = sorted(layers, key=lambda layer: "network" not in made_by(layer.metadata))
     if labels is None:
         labels = next((layer for layer in predicted if layer is not truth), truth)
     if truth is None:
@@ -39,15 +39,9 @@ def propose(layers: Sequence[Labels], labels: Layer | None, truth: Layer | None)
     return labels, truth
 
 
-def _record(layer: Layer) -> dict[str, Any]:
-    record = layer.metadata.get("drososeg")
-    return record if isinstance(record, dict) else {}
-
-
 def classes_for(labels: Labels, truth: Layer) -> ClassTable:
     """Class table of the labels, else of the truth, else of the shipped networks."""
-    source = labels if _record(labels).get("classes") else truth
-    return classes_of({"metadata": source.metadata})
+    return classes_in(labels.metadata) or classes_in(truth.metadata) or DROSOPHILA_CLASSES
 
 
 def layer_problem(layer: Layer | None) -> str | None:
@@ -176,7 +170,7 @@ def pair_problem(labels: Labels, truth: Labels) -> str | None:
     ours, theirs = shape_of(labels), shape_of(truth)
     if ours != theirs:
         return f"'{truth.name}' is {_size(theirs)} and '{labels.name}' {_size(ours)}; choose layers of the same size."
-    tables = [classes_of({"metadata": x.metadata}).names for x in (labels, truth) if _record(x).get("classes")]
+    tables = [classes.names for x in (labels, truth) if (classes := classes_in(x.metadata)) is not None]
     if len(set(tables)) > 1:
         said, right = (", ".join(names) for names in tables)
         return f"The classes of the layers differ ({said}; {right}); choose layers with the same classes."

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_drososeg._widgets.layers.classes import KEY, label_features
+
 if TYPE_CHECKING:
     from napari_drososeg.io import Stack
 
@@ -101,12 +103,11 @@ def labels_tuple(stack: Stack) -> LayerTuple:
     """Return a labels layer in class colours, with the class names for the status bar."""
     classes = stack.classes
     assert classes is not None
-    names = {"index": list(range(len(classes) + 1)), "class": ["unlabelled", *classes.names]}
     arguments = {
         "name": stack.name,
         "colormap": classes.color_dict(),
-        "features": names,
-        "metadata": {"drososeg": {"classes": classes.to_list()}},
+        "features": label_features(classes),
+        "metadata": {KEY: {"classes": classes.to_list()}},
         **space(stack),
     }
     fits = int(np.prod(stack.shape)) * stack.dtype.itemsize <= EDITABLE_BYTES

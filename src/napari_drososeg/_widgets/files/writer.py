@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_drososeg.errors import DrososegError
+from napari_drososeg._widgets.layers.classes import classes_in
 
 if TYPE_CHECKING:
     from napari_drososeg.classes import ClassTable
@@ -45,14 +45,9 @@ def write_labels_layer(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 
 def classes_of(meta: dict[str, Any]) -> ClassTable:
     """Return the class table kept in the layer's metadata, else that of the shipped networks."""
-    from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
+    from napari_drososeg.classes import DROSOPHILA_CLASSES
 
-    record = (meta.get("metadata") or {}).get("drososeg")
-    rows = record.get("classes") if isinstance(record, dict) else None
-    try:
-        return ClassTable.from_list(rows) if rows else DROSOPHILA_CLASSES
-    except DrososegError:
-        return DROSOPHILA_CLASSES
+    return classes_in(meta.get("metadata") or {}) or DROSOPHILA_CLASSES
 
 
 def voxel_size_of(meta: dict[str, Any]) -> VoxelSize:

@@ -12,6 +12,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
+from napari_drososeg._widgets.layers.classes import KEY, label_features
 from napari_drososeg._widgets.layers.history import forget_history, history_touches
 from napari_drososeg._widgets.layers.images import (
     add_above,
@@ -34,11 +35,6 @@ if TYPE_CHECKING:
 def label_colormap(classes: ClassTable) -> DirectLabelColormap:
     """Colours of the classes; everything else is transparent."""
     return DirectLabelColormap(color_dict={k: np.array(v) for k, v in classes.color_dict().items()})
-
-
-def label_features(classes: ClassTable) -> dict[str, list[Any]]:
-    """Table that makes napari's status bar say the class under the cursor."""
-    return {"index": list(range(len(classes) + 1)), "class": ["unlabelled", *classes.names]}
 
 
 CLASS_KEYS = ("Shift-Q", "Shift-W", "Shift-E")
@@ -178,7 +174,7 @@ class Targets:
             colormap=label_colormap(classes),
             features=label_features(classes),
             opacity=0.5,
-            metadata={"drososeg": {"classes": classes.to_list()}},
+            metadata={KEY: {"classes": classes.to_list()}},
             **space_of(image),
         )
         bind_class_keys(layer)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_drososeg._widgets.controls import checks, preferences
+from napari_drososeg._widgets.layers.classes import KEY, label_features
 from napari_drososeg._widgets.layers.history import stroke_in_progress
 from napari_drososeg._widgets.layers.images import lie_on, shape_of, stack_of, view_of
-from napari_drososeg._widgets.layers.targets import Target, Targets, label_colormap, label_features
+from napari_drososeg._widgets.layers.targets import Target, Targets, label_colormap
 from napari_drososeg._widgets.segment.choice import tile_edge
 from napari_drososeg._widgets.segment.running import Runner
 from napari_drososeg._widgets.work.job import Job
@@ -157,7 +158,7 @@ def take_over(target: Target, spec: NetworkSpec) -> None:
         target.layer.colormap = label_colormap(spec.classes)
         target.layer.features = label_features(spec.classes)
     said = {"network": spec.name, "title": spec.title, "classes": spec.classes.to_list()}
-    target.layer.metadata["drososeg"] = said  # until a run of its own says more
+    target.layer.metadata[KEY] = said  # until a run of its own says more
 
 
 def predict_config(spec: NetworkSpec, pixel_size: float | None, grey: GreyValues) -> PredictConfig:

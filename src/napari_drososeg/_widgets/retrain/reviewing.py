@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QLineEdit, QMenu, QWidget
 
+from napari_drososeg._widgets.layers.classes import classes_in
 from napari_drososeg._widgets.layers.targets import Target
 from napari_drososeg._widgets.retrain.annotating import ImageAnnotation
 from napari_drososeg._widgets.retrain.choice import RetrainChoice
@@ -140,7 +141,7 @@ class Reviewing(RetrainChoice):
         annotation, layer = self.annotation, self.labels.value
         if annotation is None or layer is None or self.copier.busy:
             return None
-        classes = classes_of(layer) or annotation.classes
+        classes = classes_in(layer.metadata) or annotation.classes
         if annotation.workspace is None:
             annotation.use_classes(classes)
         target = self.targets.add(annotation.image, "", "annotation" if right else layer.name, classes)
@@ -282,12 +283,3 @@ def own_classes(names: str) -> ClassTable:
     return ClassTable(
         tuple(SegmentationClass(i, name, COLORS[(i - 1) % len(COLORS)]) for i, name in enumerate(found, start=1))
     )
-
-
-def classes_of(layer: Any) -> ClassTable | None:
-    """Return the classes that a labels layer says in its metadata, None if it does not."""
-    rows = (layer.metadata.get("drososeg") or {}).get("classes")
-    try:
-        return ClassTable.from_list(rows) if rows else None
-    except DrososegError:
-        return None

@@ -10,9 +10,10 @@ import numpy as np
 from napari.layers import Labels
 from numpy.typing import NDArray
 
+from napari_drososeg._widgets.layers.classes import label_features
 from napari_drososeg._widgets.layers.error_maps import MARK
 from napari_drososeg._widgets.layers.images import add_above, shape_of, space_of
-from napari_drososeg._widgets.layers.targets import label_colormap, label_features
+from napari_drososeg._widgets.layers.targets import label_colormap
 from napari_drososeg._widgets.work.store import IN_MEMORY_BYTES
 from napari_drososeg._widgets.work.work import Work
 from napari_drososeg._widgets.work.worker import Control, State, be_polite, handing_over

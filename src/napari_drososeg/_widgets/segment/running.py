@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
+from napari_drososeg._widgets.layers.classes import KEY
 from napari_drososeg._widgets.layers.history import stroke_in_progress
 from napari_drososeg._widgets.layers.images import shape_of, view_of
 from napari_drososeg._widgets.layers.targets import Target, Targets
@@ -184,7 +185,7 @@ class Runner(Work):
             self.hints.append(TEMPORARY)
         target.use_job(self._job, self._data)
         target.done = self._done
-        target.layer.metadata["drososeg"] = self._record_now(target, finished=False)
+        target.layer.metadata[KEY] = self._record_now(target, finished=False)
         return target
 
     def _on_notice(self, text: str) -> None:
@@ -272,7 +273,7 @@ class Runner(Work):
 
     def _record(self) -> None:
         if self.target is not None:
-            self.target.layer.metadata["drososeg"] = self._record_now(self.target, finished=True)
+            self.target.layer.metadata[KEY] = self._record_now(self.target, finished=True)
 
     def _record_now(self, target: Target, *, finished: bool) -> dict[str, Any]:
         return run_record(
