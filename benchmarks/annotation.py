@@ -273,7 +273,8 @@ def report(result: dict[str, Any]) -> str:
         f"{', the upper left ' + str(result['crop']) + ' px of each' if result['crop'] else ''}: mean IoU "
         f"after so many strokes of {LENGTH} x {THICKNESS} px, each column going on from the network "
         f"of the one to its left ({result['effort']} effort, {result['loss']} loss). *Gap* is the part of the way from "
-        f"0 strokes to the ceiling (all labels of the section, {result['ceiling_effort']} effort) that 30 strokes went; *forest* is a random forest on the same "
+        f"0 strokes to the ceiling (all labels of the section, {result['ceiling_effort']} effort) that 30 strokes "
+        "went; *forest* is a random forest on the same "
         "strokes; *s* the seconds of a round at 30 strokes, prediction of the visible section included. *Scratch* "
         "begins with random weights; *own classes* are four that the network does not know (neurite, membrane, "
         "mitochondrion, glia with what is outside), of the unshifted images.",
