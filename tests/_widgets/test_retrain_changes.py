@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from napari.layers import Labels
 from napari.utils.notifications import notification_manager
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from napari_drososeg._widgets.controls import preferences
 from napari_drososeg._widgets.layers.images import voxel_size_of
 from napari_drososeg.inference.config import choose
+from napari_drososeg.workspace import open_workspace
 from napari_drososeg.workspace.suggest import Suggestion
 
 
@@ -101,14 +103,49 @@ def test_another_folder_says_where_the_annotation_is_that_was(
     open_retrain: Any, qtbot: Any, stack: np.ndarray, tmp_path: Path
 ) -> None:
     widget = open_retrain(data=stack)
-    annotate(widget, qtbot)
+    layer = annotate(widget, qtbot)
     before = widget.annotation.folder
     widget.use_folder(tmp_path / "second")
     assert str(before) in widget.status.value
     assert "no longer used for training" in widget.status.value
+    layer.paint((1, 60, 60), 3)
+    qtbot.waitUntil(lambda: widget.annotation.workspace is not None, timeout=20_000)
+    widget.annotation.flush()
+    assert widget.annotation.workspace.sections == [1]
+    assert layer.data[0, 40, 40] == 2
     widget.outcome = ""
     widget.use_folder(tmp_path / "second")
     assert widget.outcome == ""
+    widget.use_folder(before)
+    widget.annotation.flush()
+    assert widget.annotation.workspace.sections == [0]
+
+
+def test_the_annotation_can_be_copied_to_another_folder(
+    open_retrain: Any, qtbot: Any, stack: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widget = open_retrain(data=stack)
+    annotate(widget, qtbot)
+    before = widget.annotation.folder
+    known = widget.annotation.workspace.labels(0)
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "second"))
+    (tmp_path / "second").mkdir()
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Cancel)
+    widget._ask_folder()
+    assert widget.annotation.folder == before
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
+    widget._ask_folder()
+    assert widget.annotation.folder == tmp_path / "second"
+    np.testing.assert_array_equal(widget.annotation.workspace.labels(0), known)
+    assert "copied" in widget.status.value
+    with open_workspace(before) as old:
+        np.testing.assert_array_equal(old.labels(0), known)
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third" / "mine.txt").touch()
+    widget.use_folder(tmp_path / "third", along=True)
+    assert "not empty" in notification_manager.records[-1].message
+    assert widget.annotation.folder == tmp_path / "second"
+    assert widget.annotation.workspace is not None
 
 
 def test_a_place_is_gone_to_in_a_transposed_view(open_retrain: Any, qtbot: Any, stack: np.ndarray) -> None:

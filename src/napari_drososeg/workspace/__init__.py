@@ -6,7 +6,7 @@ Importing it loads neither torch nor Qt; `napari_drososeg.workspace.retraining` 
 from __future__ import annotations
 
 from napari_drososeg.workspace.annotation import Absorbed, Tracker, merge
-from napari_drososeg.workspace.folder import Workspace, create_workspace, default_folder, open_workspace
+from napari_drososeg.workspace.folder import Workspace, copy_workspace, create_workspace, default_folder, open_workspace
 from napari_drososeg.workspace.regions import ReviewedRegion, rectangle
 from napari_drososeg.workspace.rounds import START, Round, Rounds
 
@@ -18,6 +18,7 @@ __all__ = [
     "Rounds",
     "Tracker",
     "Workspace",
+    "copy_workspace",
     "create_workspace",
     "default_folder",
     "merge",

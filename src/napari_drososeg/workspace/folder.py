@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_drososeg.classes import DROSOPHILA_CLASSES, ClassTable
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.io import Stack, read_stack
+from napari_drososeg.io import Stack, atomic, read_stack
 from napari_drososeg.workspace.annotation import Tracker, merge
 from napari_drososeg.workspace.chunks import ChunkedLabels
 from napari_drososeg.workspace.copies import ImageCopy
@@ -230,6 +231,36 @@ def create_workspace(folder: str | Path, stack: Stack, classes: ClassTable = DRO
         raise DrososegError(f"'{folder}' exists and is not a workspace: choose another folder.")
     Description(ImageIdentity.of(stack), classes).write(folder)
     return Workspace(folder, write=True)
+
+
+def copy_workspace(source: str | Path, target: str | Path) -> Path:
+    """Copy a workspace with all that it holds; it may be open, but not be written to meanwhile.
+
+    Parameters
+    ----------
+    source : path
+        Its folder.
+    target : path
+        A folder that does not exist yet, or is empty.
+
+    Returns
+    -------
+    Path
+        `target`.
+
+    Raises
+    ------
+    DrososegError
+        If something is in the folder, or it cannot be written to; then nothing is left behind.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DrososegError(f"'{target}' is not empty: choose an empty folder, or a workspace.")
+    if source.resolve() in target.resolve().parents:
+        raise DrososegError(f"'{target}' lies inside '{source}', which would be copied into itself: choose another.")
+    with atomic.replacing(target) as temporary:
+        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns(".lock", "*.part"))
+    return target
 
 
 def open_workspace(folder: str | Path, stack: Stack | None = None, *, write: bool = True) -> Workspace:

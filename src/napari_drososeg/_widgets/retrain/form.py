@@ -218,9 +218,9 @@ class RetrainForm(FieldForm):
         self.folder_text = note()
         self.folder_button = PushButton(
             text="Folder",
-            tooltip="Uses another folder for the annotation of this image: an empty one begins a new annotation, a "
-            "workspace continues the one in it. The present annotation stays where it is. The choice holds until the "
-            "image is closed: make it again next time.",
+            tooltip="Uses another folder for the annotation of this image: an empty one, to which the present one can "
+            "be copied, or a workspace, which is continued. The choice holds until the image is closed: make it again "
+            "next time.",
         )
         small(self.folder_button)
         self.advanced = column(

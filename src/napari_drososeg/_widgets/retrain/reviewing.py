@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QLineEdit, QMenu, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QInputDialog, QLineEdit, QMenu, QMessageBox, QWidget
 
 from napari_drososeg._widgets.layers.classes import classes_in
 from napari_drososeg._widgets.layers.targets import Target
@@ -15,10 +15,11 @@ from napari_drososeg._widgets.retrain.annotating import ImageAnnotation
 from napari_drososeg._widgets.retrain.choice import RetrainChoice
 from napari_drososeg._widgets.retrain.copying import LabelsCopier
 from napari_drososeg._widgets.retrain.regions import LASSO, RECTANGLE, Polygon, RegionDrawer
-from napari_drososeg._widgets.retrain.workspace_folder import FOLDER_KEY
+from napari_drososeg._widgets.retrain.workspace_folder import FOLDER_KEY, is_workspace
 from napari_drososeg._widgets.work.failures import say_failure
 from napari_drososeg.classes import ClassTable, SegmentationClass
 from napari_drososeg.errors import DrososegError
+from napari_drososeg.workspace import copy_workspace
 
 if TYPE_CHECKING:
     import napari
@@ -245,23 +246,52 @@ class Reviewing(RetrainChoice):
 
     def _ask_folder(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "Folder for the annotation of this image")
-        if chosen:
-            self.use_folder(Path(chosen))
+        annotation = self.annotation
+        if not chosen or annotation is None or Path(chosen) == annotation.folder:
+            return
+        folder, along = Path(chosen), QMessageBox.StandardButton.No
+        if annotation.workspace is not None and not is_workspace(folder):
+            buttons = QMessageBox.StandardButton
+            along = QMessageBox.question(
+                self,
+                "Folder for the annotation of this image",
+                f"Copy the present annotation and its rounds to {folder.name}? Otherwise a new one begins there.",
+                buttons.Yes | buttons.No | buttons.Cancel,
+            )
+        if along != QMessageBox.StandardButton.Cancel:
+            self.use_folder(folder, along=along == QMessageBox.StandardButton.Yes)
 
-    def use_folder(self, folder: Path) -> None:
-        """Keep the annotation of this image in another folder: a workspace, or an empty one."""
-        image = self._image
+    def use_folder(self, folder: Path, *, along: bool = False) -> None:
+        """Keep the annotation of this image in another folder.
+
+        Parameters
+        ----------
+        folder : Path
+            Of a workspace, or empty.
+        along : bool
+            Whether the present annotation and its rounds are copied there before; else they stay where they are.
+        """
+        image, before = self._image, self.annotation
         if image is None:
             return
+        if before is not None and before.workspace is not None and before.folder != folder:
+            try:
+                if along:
+                    before.flush()
+                    copy_workspace(before.folder, folder)
+                    self.outcome = f"The annotation was copied to {folder}, where it goes on."
+                else:
+                    before.settle()
+                    self.outcome = (
+                        f"The annotation is now that in {folder.name}. What was painted before stays in "
+                        f"{before.folder}, and is no longer used for training here."
+                    )
+            except (DrososegError, OSError) as error:
+                say_failure(error)
+                return
         image.metadata[FOLDER_KEY] = str(folder)
-        before = self.annotations.pop(image, None)
         if before is not None:
-            before.close()
-            if before.folder != folder:
-                self.outcome = (
-                    f"The annotation is now that in {folder.name}. What was painted before stays in "
-                    f"{before.folder}, and is no longer used for training here."
-                )
+            self.annotations.pop(image).close()
         self._open_annotation()
         self.load_networks()
         self.altered.emit()

@@ -200,6 +200,23 @@ class SharedLayers:
         self._refresh()
         return busy and not self.problem
 
+    def settle(self) -> None:
+        """Let what is painted by now count as shown, not as painted anew, for whatever workspace comes after this one.
+
+        Raises
+        ------
+        DrososegError
+            If it cannot be kept before.
+        """
+        self.flush()
+        if self.workspace is None:
+            return
+        for painting in self.paintings:
+            target = painting.target
+            for z in self.workspace.sections:
+                for box in self.workspace.touched(z):
+                    target.write(z, box, np.array(target.store.labels[target.store.index(z, *box)]))
+
     def flush(self) -> None:
         """Do all that is to be done at once; what belongs to a stroke in progress waits.
 
