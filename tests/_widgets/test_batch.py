@@ -138,6 +138,7 @@ def test_run_marks_bad_files_and_does_the_rest(
     assert "cut short" in row(widget, "cut short.tif").note
     assert "empty" in row(widget, "empty.tif").note
     assert widget.run_button.text == "Run"
+    qtbot.waitUntil(lambda: widget.record_button.enabled, timeout=20_000)  # once the folder has been looked at again
     assert widget.run_button.enabled
     assert widget.inputs.enabled
     assert "2 done, 2 failed" in widget.status.value

@@ -120,17 +120,6 @@ class BatchChoice(BatchForm):
 
     # ---------------------------------------------------------------- what is there
 
-    @property
-    def record_path(self) -> Path | None:
-        """The record of what is chosen, where there is one."""
-        from napari_drososeg.batch import manifest_path
-
-        job = self.job()
-        if job is None:
-            return None
-        path = manifest_path(Path(job.target), None if job.one_stack else Path(job.target))
-        return path if path.is_file() else None
-
     def look_soon(self, _changed: Any = None) -> None:
         """Look at the files once the user has stopped typing."""
         if not self._closed:

@@ -171,6 +171,13 @@ class BatchJob:
         words += ["--overwrite" if self.overwrite else "--resume"]
         return shell_line(words)
 
+    @property
+    def record(self) -> Path:
+        """Where the record of a run is."""
+        from napari_drososeg.batch import manifest_path
+
+        return manifest_path(Path(self.target), None if self.one_stack else Path(self.target))
+
     def to_json(self) -> str:
         """Return it as one line that `from_json` reads."""
         return json.dumps(asdict(self))

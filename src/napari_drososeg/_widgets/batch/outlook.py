@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,8 @@ class Outlook:
         What cannot work, by field.
     left_out : tuple of str
         Names in the input folder that are not images.
+    recorded : bool
+        Whether there is a record of an earlier run.
     """
 
     rows: list[FileRow] = field(default_factory=list)
@@ -89,6 +91,7 @@ class Outlook:
     sizes_unknown: bool = False
     problems: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    recorded: bool = False
 
     @property
     def n_done(self) -> int:
@@ -98,6 +101,10 @@ class Outlook:
 
 def look_at(job: BatchJob, card: NetworkCard) -> Outlook:
     """Find out what a run would find; reads folders, headers and the record, and writes nothing."""
+    return replace(_look_at(job, card), recorded=job.record.is_file())
+
+
+def _look_at(job: BatchJob, card: NetworkCard) -> Outlook:
     if not Path(job.source).exists():
         return Outlook(problems={"source": f"'{job.source}' does not exist; choose another folder."})
     if not Path(job.output).name or Path(job.output).is_file():

@@ -120,14 +120,16 @@ class BatchWidget(BatchChoice):
             button.text, button.enabled = "Run", not problems and self.looked_job == self.job()
             button.tooltip = reason or "Segments all files in the table that are not done."
         self._show_progress()
-        record = self.record_path
-        self.record_button.enabled = record is not None
+        job, outlook = self.job(), self.outlook
+        known = outlook is not None and outlook.recorded and self.looked_job == job
+        recorded = job is not None and (known or runner.busy)  # not asked of the disk here, which may be far away
+        self.record_button.enabled = recorded
         self.record_button.tooltip = (
             "Shows what was done, with which network and settings, from which files, and what went wrong."
-            if record is not None
+            if recorded
             else "There is no record in the output folder yet."
         )
-        self.copy_button.enabled = self.job() is not None
+        self.copy_button.enabled = job is not None
         self.copy_button.tooltip = (
             "Copies the command line for the same job to the clipboard, to run it without a graphical interface."
         )
@@ -224,8 +226,9 @@ class BatchWidget(BatchChoice):
 
     def open_record(self) -> None:
         """Show the record in a window."""
-        if self.record_path is not None:
-            RecordDialog(self.record_path, self).show()
+        job = self.job()
+        if job is not None and job.record.is_file():  # of a run that has just been started, it may not be there yet
+            RecordDialog(job.record, self).show()
 
     def _copy(self) -> None:
         job = self.job()
