@@ -85,6 +85,9 @@ def test_csv_and_error_map(drososeg: Run, pair: Any, tmp_path: Path) -> None:
     expected = pooled(labels[[1, 3]], truth[[1, 3]])["mean_iou"]
     means = by_key["pooled", "mean of classes"]
     assert float(means["iou"]) == pytest.approx(expected, abs=1e-6)
+    each = [pooled(labels[z], truth[z])["mean_iou"] for z in (1, 3)]
+    assert float(by_key["mean", "mean of classes"]["iou"]) == pytest.approx(np.mean(each), abs=1e-6)
+    assert float(by_key["mean", "mean of classes"]["iou"]) != pytest.approx(expected, abs=1e-6)
     matrix = confusion_matrix(truth[[1, 3]], labels[[1, 3]], 3)
     assert float(means["pixel_accuracy"]) == pytest.approx(np.trace(matrix) / matrix.sum(), abs=1e-6)
     recalls = np.diagonal(matrix) / matrix.sum(axis=1)

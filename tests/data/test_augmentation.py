@@ -165,3 +165,19 @@ def test_some_patches_may_stay_as_they_are(section: tuple[NDArray[np.float32], N
 def test_impossible_strengths_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(DrososegError, match=next(iter(wrong))):
         Augmentation(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", MOVING)
+def test_labels_lie_under_their_pixels(name: str, axis: int) -> None:
+    """Along a ramp an interpolated pixel says exactly where it came from, and its label the pixel nearest to that."""
+    ramp = np.broadcast_to(np.arange(96, dtype=np.float32)[:, None], (96, 112)) if axis == 0 else np.broadcast_to(
+        np.arange(112, dtype=np.float32), (96, 112)
+    )  # fmt: skip
+    for seed in range(4):
+        image, labels = apply(MOVING[name], ramp.copy(), (ramp + 1).astype(np.uint8), seed=seed)
+        inside = labels > 1  # the first row is mirrored into what lies outside
+        assert inside.mean() > 0.3
+        away = image[inside] - (labels[inside].astype(np.float32) - 1)
+        assert np.percentile(np.abs(away), 99) < 0.52
+        assert abs(away.mean()) < 0.1

@@ -13,7 +13,11 @@ import torch
 from napari_drososeg.checkpoint import load_model
 from napari_drososeg.data import Normalisation, measure, normalise
 from napari_drososeg.errors import DrososegError
-from napari_drososeg.inference import PredictConfig, Predictor, estimates, measure_halo, predict
+from napari_drososeg.inference import PredictConfig, Predictor, estimates, measure_halo, predict, reading
+from napari_drososeg.inference.conversion import cache_name
+from napari_drososeg.inference.engine import entropy
+from napari_drososeg.inference.reading import TileReader
+from napari_drososeg.inference.rescaling import scale_for
 from napari_drososeg.io import as_stack
 
 F32 = PredictConfig(device="cpu", engine="torch", precision="f32")
@@ -417,3 +421,45 @@ def test_what_killed_programs_left_of_the_speeds_is_removed(tmp_path, monkeypatc
     assert not left.exists()
     assert own.exists()  # another program is writing it
     assert estimates.recall("key") == 1e-6
+
+
+def test_undecided_between_all_classes_is_one():
+    even = np.full((3, 2, 2), 1 / 3, np.float32)
+    even[:, 0, 0] = 0.5, 0.5, 0
+    found = entropy(even)
+    assert found[1, 1] == pytest.approx(1, abs=1e-3)
+    assert found[0, 0] == pytest.approx(np.log(2) / np.log(3), abs=1e-3)
+
+
+def test_a_stack_is_measured_all_over():
+    """Sections and parts of them that differ count the same, wherever they are."""
+    rng = np.random.default_rng(0)
+    data = rng.normal(100, 10, (40, 64, 64)).astype(np.float32)
+    data[16:] += 60
+    reader = TileReader(as_stack(data), Normalisation(scope="stack"), PredictConfig(), print)
+    found = reader.statistics(0)
+    assert found.mean == pytest.approx(data.mean(), abs=2)
+    assert found.std == pytest.approx(data.std(), rel=0.03)
+
+
+def test_large_sections_are_sampled_all_over(monkeypatch):
+    monkeypatch.setattr(reading, "WHOLE_SECTION", 1000)
+    monkeypatch.setattr(reading, "SAMPLE_EDGE", 16)
+    data = np.broadcast_to(np.linspace(0, 255, 256, dtype=np.float32), (1, 128, 256)).copy()
+    found = TileReader(as_stack(data), Normalisation(), PredictConfig(), print).statistics(0)
+    assert found.mean == pytest.approx(127.5, abs=10)
+
+
+def test_a_converted_network_is_known_by_its_weights(tiny_network, tmp_path):
+    copied, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    copied.write_bytes(tiny_network.read_bytes())
+    assert cache_name(copied) == cache_name(tiny_network)
+    other.write_bytes(tiny_network.read_bytes()[:-1] + b"x")
+    assert cache_name(other) != cache_name(copied)
+    copied.write_bytes(other.read_bytes())
+    assert cache_name(other) == cache_name(copied)
+
+
+@pytest.mark.parametrize(("size", "rescaled"), [(4.6, False), (5.2, False), (5.4, True), (4.1, False), (3.9, True)])
+def test_pixel_sizes_are_rescaled_from_fifteen_per_cent_on(size, rescaled):
+    assert (scale_for(size, 4.6) != 1) == rescaled

@@ -431,3 +431,10 @@ def test_the_public_stack(vnc: Path) -> None:
     np.testing.assert_array_equal(stack.read(7), tifffile.imread(vnc / "stack1" / "raw" / "07.tif"))
     labels = read_labels(vnc / "stack1" / "labels")
     assert set(np.unique(labels.read(3))) <= {0, 32, 64, 96, 128, 159, 191, 223, 255}
+
+
+def test_colours_become_grey_by_their_brightness(tmp_path: Path) -> None:
+    pure = np.zeros((3, 20, 3), np.uint8)
+    pure[(0, 1, 2), :, (0, 1, 2)] = 200
+    tifffile.imwrite(tmp_path / "rgb.tif", pure, photometric="rgb")
+    assert read_stack(tmp_path / "rgb.tif").read(0)[:, 0].tolist() == pytest.approx([60, 117, 23], abs=1)  # ITU-R 601

@@ -18,7 +18,7 @@ from napari_drososeg.io import Stack, open_labels_writer, read_labels, read_stac
 from napari_drososeg.io.lazy import LazyArray
 from napari_drososeg.io.targets import resolve_target
 
-SIZE = (50.0, 4.6, 4.6)
+SIZE = (50.0, 4.6, 5.75)  # rows and columns apart, so that they cannot be exchanged
 TARGETS = {"tiff": "a.tif", "ome-tiff": "a.ome.tif", "ome-zarr": "a.ome.zarr", "png": "a"}
 RGB = [(0x56, 0xB4, 0xE9), (0xE6, 0x9F, 0x00), (0xCC, 0x79, 0xA7)]
 
@@ -128,7 +128,13 @@ def test_ome_tiff_says_its_voxel_size(tmp_path: Path, labels: NDArray[np.uint8])
     path = write_labels(tmp_path / "a.ome.tif", labels, voxel_size=SIZE)
     with tifffile.TiffFile(path) as tif:
         assert tif.is_ome
-        for text in ('PhysicalSizeZ="50.0"', 'PhysicalSizeX="4.6"', 'PhysicalSizeXUnit="nm"', 'SizeZ="3"'):
+        for text in (
+            'PhysicalSizeZ="50.0"',
+            'PhysicalSizeY="4.6"',
+            'PhysicalSizeX="5.75"',
+            'PhysicalSizeXUnit="nm"',
+            'SizeZ="3"',
+        ):
             assert text in tif.ome_metadata
         assert tif.pages[0].photometric.name == "PALETTE"
 
@@ -141,7 +147,7 @@ def test_ome_zarr_metadata(tmp_path: Path, labels: NDArray[np.uint8]) -> None:
     multiscale = ome["multiscales"][0]
     assert [(a["name"], a["unit"]) for a in multiscale["axes"]] == [(a, "nanometer") for a in "zyx"]
     scales = [d["coordinateTransformations"][0]["scale"] for d in multiscale["datasets"]]
-    np.testing.assert_allclose(scales, [[50, 4.6 * s, 4.6 * s] for s in (1, 2, 4)])
+    np.testing.assert_allclose(scales, [[50, 4.6 * s, 5.75 * s] for s in (1, 2, 4)])
     assert [c["rgba"][:3] for c in ome["image-label"]["colors"]] == [list(c) for c in RGB]
     assert all((path / str(k) / "zarr.json").is_file() for k in range(3))
 
@@ -170,7 +176,7 @@ def test_png_sections_have_the_palette(tmp_path: Path, labels: NDArray[np.uint8]
         assert image.mode == "P"
         np.testing.assert_array_equal(np.asarray(image), labels[1])
         assert (np.asarray(image.convert("RGB"))[labels[1] == 3] == RGB[2]).all()
-        assert image.info["dpi"][0] == pytest.approx(2.54e7 / 4.6, rel=1e-6)
+        assert image.info["dpi"][0] == pytest.approx(2.54e7 / 5.75, rel=1e-6)
     one = write_labels(tmp_path / "one.png", labels[:1])
     assert one.is_file()
     assert write_labels(tmp_path / "many.png", labels) == tmp_path / "many"

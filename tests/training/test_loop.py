@@ -16,7 +16,8 @@ from napari_drososeg.data.augmentation import PRESETS
 from napari_drososeg.data.sections import AnnotatedSection
 from napari_drososeg.errors import DrososegError
 from napari_drososeg.losses import LossConfig
-from napari_drososeg.training import Plateau, TrainConfig, TrainEvent, Training
+from napari_drososeg.training import Plateau, TrainConfig, TrainEvent, Training, one_cycle
+from napari_drososeg.training.average import MovingAverage
 from napari_drososeg.training.validation import validate
 
 CONFIG = TrainConfig(
@@ -341,3 +342,20 @@ def test_sections_that_only_have_a_teacher_count_with_distillation_only(section:
     batch = Training([section, silent], replace(CONFIG, batch=16, distillation=1.0)).sampler(0)
     assert batch.teacher is not None
     assert not batch.labels.flatten(1).any(1).all()
+
+
+def test_each_step_has_the_rate_of_the_schedule(section: AnnotatedSection) -> None:
+    config = replace(CONFIG, schedule="one-cycle", steps=6)
+    found = events(Training([section], config), every=6)
+    assert [e.learning_rate for e in found] == pytest.approx([one_cycle(step, config) for step in range(6)])
+
+
+def test_the_average_holds_the_statistics_of_norms() -> None:
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(1))
+    average = MovingAverage(model, 0.5)
+    images = torch.full((4, 1, 8, 8), 3.0) + torch.randn(4, 1, 8, 8)
+    for step in (1, 2, 3):
+        model(images)
+        average.update(model, step)
+    mean = average.weights()["0.running_mean"]
+    assert 0 < float(mean) < float(model[0].running_mean)

@@ -390,7 +390,12 @@ def test_statistics_of_the_image_replace_those_of_the_training_data(tiny_network
     _, model = load_model(tiny_network)
     image = np.random.default_rng(0).normal(0, 1, (64, 64)).astype(np.float32)
     weights = {k: v.clone() for k, v in model.state_dict().items() if "running" not in k and "batches" not in k}
+    adaptation.reestimate_norms(model, [image + 5, image], nullcontext)
+    both = adaptation.norms_of(model)[0].running_mean.clone()
+    adaptation.reestimate_norms(model, [image + 5], nullcontext)
+    first = adaptation.norms_of(model)[0].running_mean.clone()
     adaptation.reestimate_norms(model, [image], nullcontext)
+    torch.testing.assert_close(both, (first + adaptation.norms_of(model)[0].running_mean) / 2, rtol=1e-3, atol=1e-4)
     assert not model.training
     norm = adaptation.norms_of(model)[0]
     seen: list[Any] = []
@@ -470,3 +475,11 @@ def test_strokes_in_the_corner_of_a_section_of_any_size(tiny_network: Path) -> N
     _, model = load_model(tiny_network)
     for magnification in adaptation.MAGNIFICATIONS:
         assert adaptation.stroke_loss(model, parts, nullcontext, magnification=magnification) > 0
+
+
+def test_the_nearest_pixel_is_that_below_the_centre() -> None:
+    from napari_drososeg.workspace.material import _nearest
+
+    assert _nearest(10, 5, 0, 5).tolist() == [1, 3, 5, 7, 9]
+    assert _nearest(5, 10, 0, 10).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert _nearest(7, 7, 2, 7).tolist() == [2, 3, 4, 5, 6]
